@@ -1,0 +1,126 @@
+"""The health gate as a Pulumi resource: `pulumi up` waits for it, so green means answered.
+
+A dynamic provider, in an importable module because the state holds a reference to this module's
+name, and only with a name does an edit of the code below make no difference to a stack. The
+resource does not exist anywhere: what it records is that one start of one container has answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
+
+from components.container_watch import ContainerWatch
+from engine.gate import ContainerState, Failed, Gate
+from engine.probe import Probe
+
+# grpc would print the traceback of a failed gate on top of its message.
+logging.getLogger("grpc._server").setLevel(logging.CRITICAL + 1)
+
+
+class GateFailed(Exception):
+    """The model did not come up. The text is cause, mend and evidence, for a person to read."""
+
+
+class HealthGateProvider(ResourceProvider):
+    """Runs the gate on create and update; `read` notices that an answer is no longer true."""
+
+    serialize_as_secret_always = False
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Wait for the model. GateFailed leaves no resource behind, so the next up tries again."""
+        return CreateResult(id_=f"gate-{uuid.uuid4().hex[:8]}", outs=_pass(props))
+
+    def update(self, _id: str, _olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
+        """Wait again: another container, another start, or an answer that is no longer true."""
+        return UpdateResult(outs=_pass(props))
+
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        """Changed if a question changed, or if the recorded answer is no longer true."""
+        changed = any(olds.get(key) != news[key] for key in news if not key.startswith("__"))
+        return DiffResult(changes=changed or not olds.get("healthy"))
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """On refresh: is the start that answered still the one that runs?"""
+        state = ContainerWatch(props["containerId"]).state()
+        healthy = (
+            isinstance(state, ContainerState)
+            and state.running
+            and state.start == props.get("startedAt")
+        )
+        return ReadResult(id_, {**props, "healthy": healthy})
+
+
+def _pass(props: dict[str, Any]) -> dict[str, Any]:
+    """The resource's outputs once the model has answered; GateFailed if it did not."""
+    name = str(props["containerName"])
+    watch = ContainerWatch(str(props["containerId"]))
+    probe = Probe(str(props["url"]), str(props["model"]), props.get("apiKey"))
+    gate = Gate(
+        watch,
+        probe,
+        lambda line: print(f"{name}: {line}", flush=True),
+        timeout_seconds=float(props["timeoutSeconds"]),
+    )
+    verdict = gate.run()
+    if isinstance(verdict, Failed):
+        raise GateFailed(_explain(name, verdict, watch.stop()))
+    print(f"{name}: {props['model']} answered after {verdict.seconds:.1f} s", flush=True)
+    return {
+        **props,
+        "healthy": True,
+        "startedAt": verdict.start,
+        "readySeconds": round(verdict.seconds, 1),
+    }
+
+
+def _explain(name: str, failed: Failed, not_stopped: str | None) -> str:
+    """What a person reads when the gate fails."""
+    evidence = "".join(f"\n    | {line}" for line in failed.evidence)
+    kept = f"could not be stopped ({not_stopped})" if not_stopped else "is stopped and kept"
+    return (
+        f"{name} does not serve\n"
+        f"  cause: {failed.cause}\n"
+        f"  mend:  {failed.mend}{evidence}\n"
+        f"  The container {kept}; `docker logs {name}` shows all of its log."
+    )
+
+
+class HealthGate(pulumi.dynamic.Resource, module="spark", name="HealthGate"):
+    """Complete when the container `container_id` serves `model` at `url`."""
+
+    readySeconds: pulumi.Output[float]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        container_id: pulumi.Input[str],
+        container_name: str,
+        url: str,
+        model: str,
+        api_key: pulumi.Input[str] | None,
+        timeout_seconds: int,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        super().__init__(
+            HealthGateProvider(),
+            resource_name,
+            {
+                "containerId": container_id,
+                "containerName": container_name,
+                "url": url,
+                "model": model,
+                "apiKey": api_key,
+                # As text: numbers reach the provider as floats.
+                "timeoutSeconds": str(timeout_seconds),
+                "healthy": None,
+                "startedAt": None,
+                "readySeconds": None,
+            },
+            opts,
+        )

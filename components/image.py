@@ -1,0 +1,32 @@
+"""The engine's image, present on the Docker host before anything that runs it is touched."""
+
+from __future__ import annotations
+
+import pulumi
+import pulumi_docker as docker
+
+
+class EngineImage(pulumi.ComponentResource):
+    """Pulls the image if the host does not have it.
+
+    The image is kept when the stack is destroyed: it is large, other stacks may run it, and a
+    nightly tag, once gone from its registry, cannot be had again.
+
+    `name` is what a container is created from. It is the name from the config and not an output,
+    so that a preview shows the old and the new name instead of "unknown".
+    """
+
+    def __init__(self, resource_name: str, *, name: str, opts: pulumi.ResourceOptions) -> None:
+        super().__init__("spark:vllm:EngineImage", resource_name, None, opts)
+        self.name = name
+        self.pulled = docker.RemoteImage(
+            resource_name,
+            name=name,
+            keep_locally=True,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # 20 GB over a slow line; the plugin's own limit is 20 minutes.
+                custom_timeouts=pulumi.CustomTimeouts(create="2h"),
+            ),
+        )
+        self.register_outputs({"name": name, "imageId": self.pulled.image_id})

@@ -1,0 +1,32 @@
+"""The stack's config, handed from Pulumi to the parser that tools without Pulumi use as well."""
+
+from __future__ import annotations
+
+import pulumi
+from pulumi.runtime.config import CONFIG
+
+from engine.problems import ConfigError
+from engine.settings import NAMESPACE, SECRETS, Settings
+
+
+def read_settings() -> Settings:
+    """The settings of the selected stack. RunError, which Pulumi prints without a traceback."""
+    config = pulumi.Config(NAMESPACE)
+    prefix = f"{NAMESPACE}:"
+    # `pulumi.Config` can look a key up but not list the keys, and an unknown key must be refused.
+    given = [key.removeprefix(prefix) for key in CONFIG.get() if key.startswith(prefix)]
+    encrypted = frozenset(
+        key for key in SECRETS if key in given and pulumi.runtime.is_config_secret(prefix + key)
+    )
+    # The settings only need to know that a secret is there; its value stays a Pulumi output.
+    values = {key: "(encrypted)" if key in encrypted else config.get(key) for key in given}
+    try:
+        return Settings.parse(values, encrypted)
+    except ConfigError as error:
+        stack = pulumi.get_stack()
+        raise pulumi.RunError(f"the config of stack {stack} cannot be deployed:\n{error}") from None
+
+
+def secret(key: str) -> pulumi.Output[str] | None:
+    """A secret config value, as an output that Pulumi keeps encrypted; None if it is not set."""
+    return pulumi.Config(NAMESPACE).get_secret(key)

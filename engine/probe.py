@@ -1,0 +1,187 @@
+"""Asks a server, over HTTP, whether it serves: health, the model's name, one completion.
+
+Only the completion proves anything: a hung GPU answers 200 on /health and lists its model. Answers
+are bounded in size and redirects are not followed; the time of a whole exchange is the caller's to
+bound, since a server that sends a byte now and then passes any limit on a single read. The outcome
+is one of three: `Ready`, `NotYet` (asking again may help) or `Refused` (it will not).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import requests
+
+RETRIED_STATUS: Final = frozenset({408, 429, 502, 503, 504})
+"""Answers that a server gives while it starts or is busy. Any other error is final."""
+
+MAX_BODY: Final = 1 << 20
+"""Bytes read of any answer; the list of one model and one token are far below it."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The model answered; `seconds` is how long its one token took."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NotYet:
+    """The server cannot be reached or is not ready; `why` in a few words."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The server answered, and wrongly. `evidence` is what it said."""
+
+    cause: str
+    mend: str
+    evidence: tuple[str, ...]
+
+
+HUNG_MEND: Final = (
+    "the engine hangs: see its log and `nvidia-smi` on the host, then restart the container"
+)
+
+
+class _Final(Exception):
+    def __init__(self, cause: str, mend: str, *evidence: str) -> None:
+        self.refusal = Refused(cause, mend, evidence)
+
+
+class _Retry(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The questions to one server.
+
+    `url` ends in /v1. `quick` bounds /health and /v1/models, `patience` the completion, both in
+    seconds: the first request after a start compiles kernels, which took 30 s on a GB10.
+    """
+
+    url: str
+    model: str
+    api_key: str | None
+    quick: float = 5.0
+    patience: float = 180.0
+
+    def listening(self) -> NotYet | Refused | None:
+        """None when /health is 200 and the model is listed, so that a completion is worth asking.
+
+        While vLLM loads, its port refuses connections, or resets them behind Docker's proxy.
+        """
+        try:
+            self._ask("GET", self.url.removesuffix("/v1") + "/health", self.quick)
+            body = self._ask("GET", f"{self.url}/models", self.quick)
+            try:
+                names = [entry["id"] for entry in json.loads(body)["data"]]
+            except (ValueError, KeyError, TypeError) as error:
+                raise _Final(
+                    "the server's list of models cannot be read",
+                    "see whether something other than vLLM listens on this port",
+                    f"GET /v1/models: {_shown(body)}",
+                ) from error
+            if self.model not in names:
+                raise _Final(
+                    f"the server serves {', '.join(map(str, names))} and not {self.model}",
+                    "see what listens on this port, or correct vllm-spark:model.servedName",
+                    f"GET /v1/models: {_shown(body)}",
+                )
+        except _Retry as reason:
+            return NotYet(str(reason))
+        except _Final as final:
+            return final.refusal
+        return None
+
+    def completion(self) -> Ready | NotYet | Refused:
+        """Ask for one token: once per start of the container, since it takes a queue's place."""
+        began = time.monotonic()
+        request = {"model": self.model, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+        try:
+            body = self._ask("POST", f"{self.url}/completions", self.patience, request)
+            try:
+                tokens = json.loads(body)["usage"]["completion_tokens"]
+            except (ValueError, KeyError, TypeError):
+                tokens = None
+            if not tokens:
+                raise _Final(
+                    "the server's completion is empty or broken",
+                    "see the server's log for what went wrong in the engine",
+                    f"POST /v1/completions: {_shown(body)}",
+                )
+        except _Retry as reason:
+            return NotYet(str(reason))
+        except _Final as final:
+            return final.refusal
+        return Ready(time.monotonic() - began)
+
+    def _ask(self, method: str, url: str, limit: float, request: Any = None) -> bytes:
+        """The body of a 200. _Retry or _Final otherwise. `limit` is seconds for each read."""
+        path = "/" + url.split("/", 3)[3]
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        try:
+            response = requests.request(
+                method,
+                url,
+                json=request,
+                headers=headers,
+                timeout=limit,
+                allow_redirects=False,
+                stream=True,
+            )
+        except requests.Timeout as error:
+            if request is None:
+                raise _Retry(f"{path} did not answer within {limit:g} s") from error
+            raise _Final(
+                f"the server took the request and did not answer within {limit:g} s",
+                HUNG_MEND,
+                f"{method} {path}: no answer after {limit:g} s",
+            ) from error
+        except requests.ConnectionError as error:
+            raise _Retry("the port does not answer yet") from error
+        except requests.RequestException as error:
+            raise _Final(
+                "what listens on this port does not speak HTTP",
+                "find it with `ss -ltnp` and free the port, or change vllm-spark:endpoint.port",
+                f"{method} {path}: {type(error).__name__}",
+            ) from error
+        with response:
+            try:
+                body: bytes = next(response.iter_content(MAX_BODY), b"")
+            except requests.RequestException as error:
+                if request is None:
+                    raise _Retry(f"{path} broke off") from error
+                raise _Final(
+                    "the server broke off in the middle of its answer",
+                    "see the server's log for what ended the engine",
+                    f"{method} {path}: the answer broke off",
+                ) from error
+        if response.status_code in RETRIED_STATUS:
+            raise _Retry(f"{path} answers {response.status_code}")
+        if response.status_code != 200:
+            raise _Final(
+                f"the server answers {response.status_code} on {path}",
+                _MENDS.get(response.status_code, "see the server's log"),
+                f"{method} {path}: {response.status_code} {_shown(body)}",
+            )
+        return body
+
+
+_MENDS = {
+    301: "something other than vLLM listens on this port: free it, or change the port",
+    302: "something other than vLLM listens on this port: free it, or change the port",
+    401: "the server wants another API key: set vllm-spark:apiKey to the one it was started with",
+    404: "see that the image serves vLLM's OpenAI API and that the model generates text",
+}
+
+
+def _shown(body: bytes) -> str:
+    return body[:300].decode(errors="replace") or "(empty body)"

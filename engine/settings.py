@@ -1,0 +1,232 @@
+"""A stack's config as typed values, checked whole before anything is touched.
+
+One pydantic model per config key, unknown keys refused. Everything wrong in a config file is said
+in one `ConfigError`, each mistake with the key as the user wrote it and a mend. The same parser
+reads the config whether Pulumi hands it over or a YAML file does, so that tools beside Pulumi see
+exactly what a deployment sees.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+    JsonValue,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from engine.images import ImageReference, Version
+from engine.problems import ConfigError, Problem
+from engine.validation import problems_from
+
+NAMESPACE = "vllm-spark"
+"""Prefix of every config key. Fixed, so that a project made from this one may have any name."""
+
+SECRETS = ("apiKey", "huggingFaceToken")
+
+ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")]
+DockerName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]+$")]
+AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/")]
+
+
+class Section(BaseModel):
+    """Base of every config object: camelCase keys, none unknown, no change after parsing."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=False
+    )
+
+
+class Model(Section):
+    """Which model is served."""
+
+    id: ModelId = Field(description="a repository on the Hugging Face hub, as owner/name")
+    revision: str | None = Field(None, description="a commit, tag or branch of that repository")
+    served_name: str | None = Field(
+        None, description="the name that clients ask for; the model's id if not given"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return {"id": value} if isinstance(value, str) else value
+
+
+class Image(Section):
+    """Which image serves it."""
+
+    name: str = Field(description="an image with its tag or digest")
+    vllm_version: str | None = Field(
+        None, description="the vLLM release in the image, where its tag does not tell"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        ImageReference.parse(self.name)
+        if self.vllm_version is not None:
+            Version.parse(self.vllm_version)
+        return self
+
+    @property
+    def reference(self) -> ImageReference:
+        """The parts of the name."""
+        return ImageReference.parse(self.name)
+
+
+class Cache(Section):
+    """Where weights are kept between containers: a folder of the host, or a Docker volume."""
+
+    host_path: AbsolutePath | None = Field(None, description="a folder of the host, from the root")
+    volume: DockerName | None = Field(None, description="the name of a Docker volume")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.host_path is None) == (self.volume is None):
+            raise ValueError("give either hostPath or volume, and only one of them")
+        return self
+
+    @property
+    def source(self) -> str:
+        """What stands left of the colon in `docker run --volume`."""
+        return self.host_path or self.volume or ""
+
+
+class Endpoint(Section):
+    """Where the server can be reached on the host."""
+
+    bind: IPvAnyAddress = Field(
+        IPv4Address("127.0.0.1"), description="the host's address to listen on"
+    )
+    port: int = Field(8000, ge=1, le=65535, description="a whole number from 1 to 65535")
+
+    @property
+    def base_url(self) -> str:
+        """Where clients on the host find the API."""
+        everywhere = self.bind.is_unspecified
+        host = ("::1" if self.bind.version == 6 else "127.0.0.1") if everywhere else str(self.bind)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/v1"
+
+
+class Container(Section):
+    """How the container runs."""
+
+    name: DockerName | None = Field(None, description="the container's name; vllm-<stack> if none")
+    gpus: Literal["all", "none"] | Annotated[list[int], Field(min_length=1)] = Field(
+        "all", description="all, none, or a list of device numbers"
+    )
+    ipc: Literal["host", "private", "shareable"] = Field(
+        "host", description="host, private or shareable"
+    )
+    restart: Literal["no", "always", "unless-stopped", "on-failure"] = Field(
+        "unless-stopped", description="no, always, unless-stopped or on-failure"
+    )
+    ulimits: dict[str, int] = Field({}, description="soft and hard limit by name; -1 is unlimited")
+    environment: dict[str, str] = Field(
+        {}, description="environment variables as text; no secrets, they have keys of their own"
+    )
+
+
+class Health(Section):
+    """How long the health gate waits."""
+
+    timeout_seconds: int = Field(
+        3600, ge=1, le=86400, description="a whole number of seconds from 1 to 86400"
+    )
+
+
+class Settings(BaseModel):
+    """All of a stack's config. Read it with `parse`, which reports every mistake at once."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=False
+    )
+
+    model: Model = Field(description="the model: {id, revision, servedName}")
+    image: Image = Field(description="the image: {name, vllmVersion}")
+    engine: dict[str, JsonValue] = Field({}, description="vLLM's own flags by their own names")
+    cache: Cache = Field(description="the cache: {hostPath} or {volume}")
+    endpoint: Endpoint = Field(Endpoint(), description="the endpoint: {bind, port}")
+    container: Container = Field(
+        Container(), description="the container: {name, gpus, ipc, restart, ulimits, environment}"
+    )
+    health: Health = Field(Health(), description="the health gate: {timeoutSeconds}")
+    state: Literal["running", "stopped"] = Field(
+        "running", description="running, or stopped: created but not started"
+    )
+    api_key: SecretStr | None = Field(None, description="the key that clients must send")
+    hugging_face_token: SecretStr | None = Field(None, description="the token for gated models")
+
+    @classmethod
+    def parse(cls, config: Mapping[str, object], secret_keys: frozenset[str]) -> Self:
+        """Read config keys (without the namespace) to values; text that holds JSON is decoded.
+
+        `secret_keys` are the keys that Pulumi stores encrypted. ConfigError names every mistake.
+        """
+        problems = [
+            Problem(
+                f"{NAMESPACE}:{key}",
+                "is in plain text, so it would be readable in the config file and in the state",
+                f"pulumi config set --secret {NAMESPACE}:{key}",
+            )
+            for key in SECRETS
+            if key in config and key not in secret_keys
+        ]
+        try:
+            settings = cls.model_validate({key: _decoded(config[key]) for key in config})
+        except ValidationError as error:
+            raise ConfigError(problems + problems_from(error, cls, NAMESPACE)) from None
+        if problems:
+            raise ConfigError(problems)
+        return settings
+
+    @property
+    def served_name(self) -> str:
+        """What clients put into the `model` field of a request."""
+        return self.model.served_name or self.model.id
+
+
+def load_stack(path: Path) -> Settings:
+    """The settings in a `Pulumi.<stack>.yaml`, without Pulumi. Encrypted values stay unread."""
+    try:
+        config = (yaml.safe_load(path.read_text()) or {}).get("config", {})
+    except FileNotFoundError:
+        stacks = sorted(found.name.split(".")[1] for found in path.parent.glob("Pulumi.*.yaml"))
+        raise ConfigError(
+            [Problem(str(path), "there is no such stack file", f"take one of: {', '.join(stacks)}")]
+        ) from None
+    prefix = f"{NAMESPACE}:"
+    ours = {key.removeprefix(prefix): config[key] for key in config if key.startswith(prefix)}
+    encrypted = {
+        key for key, value in ours.items() if isinstance(value, dict) and "secure" in value
+    }
+    readable = {key: "(encrypted)" if key in encrypted else ours[key] for key in ours}
+    return Settings.parse(readable, frozenset(encrypted))
+
+
+def _decoded(value: object) -> Any:
+    """Pulumi hands objects and lists over as JSON text."""
+    if isinstance(value, str) and re.match(r"\s*[{\[]", value):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,5 @@
+"""How a machine with package registries, and no other internet, does all of this.
+
+Where GitHub, Docker Hub and the model hub can be reached, nothing here is used: the official
+Pulumi plugins, images and models are the normal case.
+"""

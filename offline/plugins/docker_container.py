@@ -1,0 +1,262 @@
+"""`docker:index/container:Container`: properties to Docker's own words, and back.
+
+Reading back decides what a refresh can see. As in the official plugin, `envs`, `labels` and
+`volumes` are never read back, `ports`, `ulimits` and `gpus` only where the program sets them, and
+a container that is not running reads as `mustRun: false`, which the next `up` mends by starting
+it (or by replacing it, where it publishes ports: those read back empty).
+
+An update in place never looks at the container. So one whose start failed is recorded as failed,
+and the next `up` without a refresh finds nothing to change and reports success with nothing
+running: the official plugin's behaviour, which the program's own health gate has to catch.
+"""
+# ruff: noqa: ARG002  the Resource interface fixes the arguments
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from docker.errors import APIError, NotFound
+
+from offline.plugins.docker_engine import DockerEngine, daemon_error
+from offline.plugins.resource import Input, Resource, Say, State, Unfinished
+
+MIB = 1 << 20
+PORT = {"internal": None, "external": None, "ip": "0.0.0.0", "protocol": "tcp"}
+VOLUME = dict.fromkeys(("containerPath", "hostPath", "volumeName", "readOnly"))
+
+
+class Container(Resource):
+    """A container. Its id is Docker's."""
+
+    type = "docker:index/container:Container"
+    inputs: ClassVar = {
+        "name": Input(required=True, replaces=True),
+        "image": Input(required=True, replaces=True),
+        "command": Input(replaces=True, sticky=True),
+        "entrypoints": Input(replaces=True, sticky=True),
+        "envs": Input(replaces=True, sticky=True, unordered=True),
+        "labels": Input(
+            replaces=True, sticky=True, unordered=True, fields={"label": None, "value": None}
+        ),
+        "user": Input(replaces=True, sticky=True),
+        "workingDir": Input(replaces=True, sticky=True),
+        "ports": Input(replaces=True, unordered=True, fields=PORT),
+        "volumes": Input(replaces=True, unordered=True, fields=VOLUME),
+        "hosts": Input(replaces=True, unordered=True, fields={"host": None, "ip": None}),
+        "ulimits": Input(
+            replaces=True, unordered=True, fields=dict.fromkeys(("name", "soft", "hard"))
+        ),
+        "capabilities": Input(replaces=True, unordered=True, fields={"adds": None, "drops": None}),
+        "gpus": Input(replaces=True),
+        "ipcMode": Input(replaces=True, sticky=True),
+        "shmSize": Input(replaces=True, sticky=True),
+        "networkMode": Input(replaces=True, default="bridge"),
+        "logDriver": Input(replaces=True, sticky=True),
+        "logOpts": Input(replaces=True),
+        "stopSignal": Input(replaces=True, sticky=True),
+        "stopTimeout": Input(replaces=True, sticky=True),
+        "init": Input(sticky=True),
+        "restart": Input(default="no"),
+        "maxRetryCount": Input(),
+        "memory": Input(),
+        "memorySwap": Input(),
+        "start": Input(default=True),
+        "mustRun": Input(default=True),
+        "destroyGraceSeconds": Input(),
+        "removeVolumes": Input(default=True),
+    }
+    outputs = ("exitCode",)
+
+    def __init__(self, engine: DockerEngine) -> None:
+        self._engine = engine
+
+    def deletes_before_replacing(self, old: State, new: State) -> bool:
+        """Old and new share a name, ports and memory."""
+        return True
+
+    def create(self, new: State, say: Say) -> tuple[str, State]:
+        """Create and, unless `start` is false, start it."""
+        with self._engine.client(f"Unable to create container with image {new['image']}") as client:
+            self._engine.find_image(client, new["image"], None, say)
+        with self._engine.client("Unable to create container") as client:
+            id = client.create_container_from_config(to_docker(new), new["name"])["Id"]
+            if new["start"]:
+                self._start(client, id, new)
+            return id, from_docker(client.inspect_container(id), new)
+
+    def read(self, id: str, state: State) -> tuple[str, State] | None:
+        """Look at it."""
+        with self._engine.client("Unable to inspect container") as client:
+            try:
+                return id, from_docker(client.inspect_container(id), state)
+            except NotFound:
+                return None
+
+    def update(self, id: str, old: State, new: State, say: Say) -> State:
+        """Start it if it should run and does not; set restart policy and memory."""
+        state = self.updated(old, new)
+        with self._engine.client("Unable to update a container") as client:
+            if new["mustRun"] and not old.get("mustRun", True) and new["start"]:
+                self._start(client, id, state)
+            settings = ("restart", "maxRetryCount", "memory", "memorySwap")
+            if any(name in settings for name in self.changed(old, new)):
+                client.update_container(
+                    id,
+                    mem_limit=_bytes(new.get("memory")),
+                    memswap_limit=_bytes(new.get("memorySwap")),
+                    restart_policy=_restart_policy(new),
+                )
+        return state
+
+    def delete(self, id: str, state: State, say: Say) -> None:
+        """Stop it within `destroyGraceSeconds` (unset: kill it), then remove it."""
+        with self._engine.client(f"Error deleting container {id[:12]}") as client:
+            try:
+                client.stop(id, timeout=state.get("destroyGraceSeconds") or 0)
+                client.remove_container(id, v=state.get("removeVolumes", True), force=True)
+            except NotFound:
+                pass
+            except APIError as error:
+                if "is already in progress" not in str(error.explanation):
+                    raise
+                client.wait(id, condition="removed")
+
+    def _start(self, client: Any, id: str, state: State) -> None:
+        try:
+            client.start(id)
+        except APIError as error:
+            raise Unfinished(
+                f"Unable to start container: {daemon_error(error)}", id, state
+            ) from error
+
+
+def to_docker(new: State) -> dict[str, Any]:
+    """The body of the Docker API's `POST /containers/create`."""
+    host = {
+        "RestartPolicy": _restart_policy(new),
+        "Init": bool(new.get("init")),
+        "NetworkMode": new["networkMode"],
+        "IpcMode": new.get("ipcMode"),
+        "ShmSize": _bytes(new.get("shmSize")),
+        "Memory": _bytes(new.get("memory")),
+        "MemorySwap": _bytes(new.get("memorySwap")),
+        "LogConfig": {"Type": new.get("logDriver", ""), "Config": new.get("logOpts") or {}},
+        "ExtraHosts": [f"{item['host']}:{item['ip']}" for item in new.get("hosts") or ()],
+        "CapAdd": (new.get("capabilities") or {}).get("adds"),
+        "CapDrop": (new.get("capabilities") or {}).get("drops"),
+        "Ulimits": [
+            {"Name": item["name"], "Soft": item["soft"], "Hard": item["hard"]}
+            for item in new.get("ulimits") or ()
+        ],
+        "DeviceRequests": _device_requests(new.get("gpus")),
+        "Binds": [],
+        "PortBindings": {},
+    }
+    body: dict[str, Any] = {
+        "Image": new["image"],
+        "Cmd": new.get("command"),
+        "Entrypoint": new.get("entrypoints"),
+        "Env": new.get("envs"),
+        "Labels": {item["label"]: item["value"] for item in new.get("labels") or ()},
+        "User": new.get("user", ""),
+        "WorkingDir": new.get("workingDir", ""),
+        "StopSignal": new.get("stopSignal"),
+        "StopTimeout": new.get("stopTimeout"),
+        "ExposedPorts": {},
+        "Volumes": {},
+        "HostConfig": host,
+    }
+    for port in new.get("ports") or ():
+        port = PORT | port
+        key = f"{port['internal']}/{port['protocol']}"
+        binding = {"HostIp": port["ip"], "HostPort": str(port["external"] or "")}
+        body["ExposedPorts"][key] = {}
+        host["PortBindings"].setdefault(key, []).append(binding)
+    for volume in new.get("volumes") or ():
+        source = volume.get("hostPath") or volume.get("volumeName")
+        body["Volumes"][volume["containerPath"]] = {}
+        if source:
+            mode = "ro" if volume.get("readOnly") else "rw"
+            host["Binds"].append(f"{source}:{volume['containerPath']}:{mode}")
+    return body
+
+
+def from_docker(seen: dict[str, Any], known: State) -> State:
+    """`known`, with what the Docker API's inspection can tell put in its place."""
+    config, host, running = seen["Config"], seen["HostConfig"], seen["State"]["Running"]
+    capabilities = {"adds": host["CapAdd"] or [], "drops": host["CapDrop"] or []}
+    read = {
+        "name": seen["Name"].lstrip("/"),
+        "image": seen["Image"] if known["image"].startswith("sha256:") else config["Image"],
+        "command": config["Cmd"],
+        "entrypoints": config["Entrypoint"],
+        "user": config["User"],
+        "workingDir": config["WorkingDir"],
+        "stopSignal": config.get("StopSignal"),
+        "stopTimeout": config.get("StopTimeout"),
+        "restart": host["RestartPolicy"]["Name"],
+        "maxRetryCount": host["RestartPolicy"]["MaximumRetryCount"],
+        "init": bool(host["Init"]),
+        "networkMode": host["NetworkMode"],
+        "ipcMode": host["IpcMode"],
+        "shmSize": host["ShmSize"] // MIB,
+        "memory": host["Memory"] // MIB,
+        "memorySwap": host["MemorySwap"] // MIB if host["MemorySwap"] > 0 else host["MemorySwap"],
+        "logDriver": host["LogConfig"]["Type"],
+        "hosts": [
+            dict(zip(("host", "ip"), item.split(":", 1), strict=True))
+            for item in host["ExtraHosts"] or ()
+        ],
+    }
+    if any(capabilities.values()):
+        read["capabilities"] = capabilities
+    if known.get("logOpts"):
+        read["logOpts"] = host["LogConfig"]["Config"]
+    if known.get("ulimits"):
+        read["ulimits"] = [
+            {"name": item["Name"], "soft": item["Soft"], "hard": item["Hard"]}
+            for item in host["Ulimits"] or ()
+        ]
+    if known.get("gpus"):
+        read["gpus"] = _gpus(host["DeviceRequests"] or [], known["gpus"])
+    if known.get("ports") and (running or known.get("mustRun")):
+        read["ports"] = [
+            {
+                "internal": int(key.split("/")[0]),
+                "external": int(binding["HostPort"]),
+                "ip": binding["HostIp"],
+                "protocol": key.split("/")[1],
+            }
+            for key, bindings in (seen["NetworkSettings"]["Ports"] or {}).items()
+            for binding in bindings or ()
+        ]
+    if not running:
+        read["exitCode"] = seen["State"]["ExitCode"]
+        read["mustRun"] = False
+    return known | {name: value for name, value in read.items() if value is not None}
+
+
+def _bytes(mebibytes: int | None) -> int | None:
+    return mebibytes * MIB if mebibytes and mebibytes > 0 else mebibytes or None
+
+
+def _restart_policy(new: State) -> dict[str, Any]:
+    return {"Name": new["restart"], "MaximumRetryCount": new.get("maxRetryCount") or 0}
+
+
+def _device_requests(gpus: str | None) -> list[dict[str, Any]]:
+    """The meaning of `docker run --gpus`, for `all` and `device=0,1`."""
+    if not gpus:
+        return []
+    request: dict[str, Any] = {"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}
+    if gpus != "all":
+        request |= {"Count": 0, "DeviceIDs": gpus.removeprefix("device=").split(",")}
+    return [request]
+
+
+def _gpus(requests: list[dict[str, Any]], known: str) -> str:
+    if not requests:
+        return ""
+    if ids := requests[0].get("DeviceIDs"):
+        return f"device={','.join(ids)}"
+    return "all" if requests[0]["Count"] == -1 else known
