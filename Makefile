@@ -1,12 +1,12 @@
 # What a person runs. Each recipe makes what it needs; `make help` lists them.
 STACK ?= local
 PYTHON = .venv/bin/python
-export PYTHONDONTWRITEBYTECODE ?=
+SOURCES = __main__.py bootstrap components engine offline operations tests
 
 .PHONY: help up down preview status logs env check test
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 up: .venv/ready ## serve STACK (default: local); ends when the model has answered
 	@$(PYTHON) -m operations.deploy up --stack $(STACK)
@@ -17,11 +17,32 @@ preview: .venv/ready ## what `make up` would change; needs neither Docker nor a 
 down: .venv/ready ## stop STACK and remove it; the weights stay
 	@$(PYTHON) -m operations.deploy down --stack $(STACK)
 
+status: .venv/ready ## whether STACK serves, now
+	@$(PYTHON) -m operations.status --stack $(STACK)
+
+logs: .venv/ready ## follow the log of STACK's server
+	@$(PYTHON) -m operations.logs --stack $(STACK)
+
 env: .venv/ready ## print the exports under which plain `pulumi` works: eval "$$(make -s env)"
 	@$(PYTHON) -m operations.deploy env
 
+check: .venv/ready-dev ## the fast checks: ruff, mypy, unit and stack tests
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/mypy $(SOURCES)
+	@.venv/bin/pytest --quiet -m "not docker and not e2e"
+
+test: check ## everything: what check does, then real Docker, real Pulumi, real vLLM
+	@$(PYTHON) -m bootstrap
+	@.venv/bin/pytest -m "docker or e2e"
+
 .venv/ready: requirements.txt
 	@echo "Python packages: installing requirements.txt into .venv"
-	@python3 -m venv .venv || { echo "error: mend: apt-get install python3-venv" >&2; exit 1; }
+	@python3 -m venv .venv || { echo "mend: apt-get install python3-venv" >&2; exit 1; }
 	@.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/ready-dev: .venv/ready requirements-dev.txt
+	@echo "Python packages: installing requirements-dev.txt into .venv"
+	@.venv/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

@@ -21,8 +21,9 @@ def exports() -> dict[str, str]:
     """What to add to the environment. Empty where Pulumi is installed, logged in and set up."""
     given = os.environ
     added: dict[str, str] = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
-    if (OURS / "bin" / "pulumi").exists():
-        added["PATH"] = f"{OURS / 'bin'}{os.pathsep}{given['PATH']}"
+    ours = str(OURS / "bin")
+    if (OURS / "bin" / "pulumi").exists() and ours not in given["PATH"].split(os.pathsep):
+        added["PATH"] = f"{ours}{os.pathsep}{given['PATH']}"
     backend = given.get("PULUMI_BACKEND_URL") or _login()
     if backend is None:
         STATE.mkdir(mode=0o700, exist_ok=True)

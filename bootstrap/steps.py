@@ -22,8 +22,8 @@ class Unready(Exception):
 
 
 def say(text: str) -> None:
-    """One line for the person who waits."""
-    print(text, flush=True)
+    """One line for the person who waits. Not on standard output, which `make env` is read from."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def run(
@@ -76,8 +76,3 @@ def _heartbeat(what: str, log: Path, began: float, ended: threading.Event) -> No
         lines = log.read_bytes()[-400:].replace(b"\r", b"\n").decode(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         say(f"  {what}: {time.monotonic() - began:.0f} s  {last[:90]}")
-
-
-def fail(error: Exception) -> None:
-    """End the program with the error's text: a foreseeable mistake gets no traceback."""
-    sys.exit(f"error: {error}")

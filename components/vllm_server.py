@@ -11,6 +11,7 @@ from components.container import EngineContainer
 from components.health_gate import HealthGate
 from components.image import EngineImage
 from components.weights import ModelWeights
+from engine.serving import container_name
 from engine.settings import Settings
 
 
@@ -32,7 +33,7 @@ class VllmServer(pulumi.ComponentResource):
     ) -> None:
         super().__init__("spark:vllm:Server", resource_name, None, opts)
         ours = pulumi.ResourceOptions(parent=self)
-        self.container_name = settings.container.name or f"vllm-{pulumi.get_stack()}"
+        self.container_name = container_name(settings, pulumi.get_stack())
         self.url = settings.endpoint.base_url
         self.model = settings.served_name
         self.curl = curl_line(self.url, self.model, with_key=api_key is not None)

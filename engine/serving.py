@@ -10,6 +10,11 @@ CACHE_PATH = "/root/.cache/huggingface"
 """Where every container of ours sees the cache; the place that the guide's users have filled."""
 
 
+def container_name(settings: Settings, stack: str) -> str:
+    """The container's name: the configured one, else after the stack."""
+    return settings.container.name or f"vllm-{stack}"
+
+
 def server_arguments(settings: Settings) -> list[str]:
     """The container's command, as the image's family wants it.
 

@@ -207,14 +207,17 @@ class Settings(BaseModel):
 def load_stack(path: Path) -> Settings:
     """The settings in a `Pulumi.<stack>.yaml`, without Pulumi. Encrypted values stay unread."""
     try:
-        config = (yaml.safe_load(path.read_text()) or {}).get("config", {})
+        config = yaml.safe_load(path.read_text())["config"]
+        ours = {key: config[key] for key in config if key.startswith(f"{NAMESPACE}:")}
     except FileNotFoundError:
         stacks = sorted(found.name.split(".")[1] for found in path.parent.glob("Pulumi.*.yaml"))
-        raise ConfigError(
-            [Problem(str(path), "there is no such stack file", f"take one of: {', '.join(stacks)}")]
-        ) from None
-    prefix = f"{NAMESPACE}:"
-    ours = {key.removeprefix(prefix): config[key] for key in config if key.startswith(prefix)}
+        what, mend = "there is no such stack file", f"take one of: {', '.join(stacks)}"
+        raise ConfigError([Problem(path.name, what, mend)]) from None
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        what = f"cannot be read as a stack's config: {error}"
+        mend = "write keys such as vllm-spark:model below a `config:` at the top"
+        raise ConfigError([Problem(path.name, what, mend)]) from None
+    ours = {key.removeprefix(f"{NAMESPACE}:"): value for key, value in ours.items()}
     encrypted = {
         key for key, value in ours.items() if isinstance(value, dict) and "secure" in value
     }

@@ -7,20 +7,16 @@ Everything here is also what plain `pulumi` does in a checkout whose environment
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import subprocess
 import sys
 
 from bootstrap.docker_engine import ensure_docker
-from bootstrap.engine_image import IMAGE, ensure_engine_image
 from bootstrap.environment import exports
-from bootstrap.plugins import ensure_plugins
-from bootstrap.pulumi_cli import ensure_cli
-from bootstrap.small_model import MODEL_ID, ensure_small_model
+from bootstrap.local_parts import ensure_parts_of, ensure_pulumi
 from bootstrap.steps import ROOT, Unready
 from engine.problems import ConfigError
-from engine.settings import Settings, load_stack
+from engine.settings import Cache, load_stack
 
 
 def main() -> int:
@@ -31,17 +27,19 @@ def main() -> int:
     chosen = parser.parse_args()
     try:
         if chosen.command == "env":
+            ensure_pulumi()
             return _print_exports()
         settings = load_stack(ROOT / f"Pulumi.{chosen.stack}.yaml")
-        ensure_cli()
-        ensure_plugins()
-        os.environ.update(exports())
-        if chosen.command != "preview":
-            ensure_docker()
+        ensure_pulumi()
         if chosen.command == "up":
-            _ensure_local_parts(settings)
+            ensure_parts_of(settings)
+        elif chosen.command == "down":
+            ensure_docker()
         selected = _pulumi("stack", "select", "--create", chosen.stack)
-        return selected or _pulumi(*_ARGUMENTS[chosen.command], "--stack", chosen.stack)
+        code = selected or _pulumi(*_ARGUMENTS[chosen.command], "--stack", chosen.stack)
+        if chosen.command == "down" and code == 0:
+            print(f"The weights stay in {_place(settings.cache)}")
+        return code
     except (ConfigError, Unready) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -54,16 +52,14 @@ _ARGUMENTS = {
 }
 
 
-def _ensure_local_parts(settings: Settings) -> None:
-    """The image and the model that Pulumi fetches by itself wherever there is an internet."""
-    if settings.image.name == IMAGE:
-        ensure_engine_image()
-        if settings.model.id == MODEL_ID:
-            ensure_small_model(settings.cache.source)
-
-
 def _pulumi(*arguments: str) -> int:
     return subprocess.run(["pulumi", *arguments], cwd=ROOT, check=False).returncode
+
+
+def _place(cache: Cache) -> str:
+    if cache.volume is not None:
+        return f"volume {cache.volume}; `docker volume rm {cache.volume}` removes them."
+    return f"{cache.host_path}; they are files of this host."
 
 
 def _print_exports() -> int:

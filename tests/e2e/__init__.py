@@ -1,0 +1,1 @@
+"""End to end: the real Pulumi engine, a real Docker engine, a real vLLM."""

@@ -1,0 +1,102 @@
+"""A copy of the program with a stack of its own, driven by the real `pulumi` as a person drives it.
+
+A copy, so that no test touches the stacks, the state or the config files of the checkout; and a
+port and a container name of its own, so that a server of the checkout may run meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bootstrap.environment import exports
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ("Pulumi.yaml", "__main__.py", "components", "engine", "models")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command printed, and its exit code."""
+
+    code: int
+    output: str
+
+
+class Project:
+    """One stack of one copy of the program."""
+
+    def __init__(self, directory: Path, stack: str) -> None:
+        self.directory = directory
+        self.stack = stack
+        self.environment = {
+            **os.environ,
+            **exports(),
+            "PULUMI_BACKEND_URL": (directory / "state").as_uri(),
+            "PULUMI_CONFIG_PASSPHRASE": "test",
+        }
+        for name in PROGRAM:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns("__pyc*"))
+            elif source.exists():
+                shutil.copy(source, directory / name)
+        (directory / "state").mkdir()
+        (directory / ".venv").symlink_to(ROOT / ".venv")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.container = f"vllm-{stack}-{self.port}"
+
+    def configure(self, **keys: Any) -> None:
+        """Write the stack's config: that of stack `local` with these keys replaced."""
+        local = yaml.safe_load((ROOT / "Pulumi.local.yaml").read_text())["config"]
+        container = {**local["vllm-spark:container"], "name": self.container}
+        config = {
+            **local,
+            "vllm-spark:endpoint": {"port": self.port},
+            "vllm-spark:container": container,
+            **{f"vllm-spark:{key}": value for key, value in keys.items()},
+        }
+        file = self.directory / f"Pulumi.{self.stack}.yaml"
+        file.write_text(yaml.safe_dump({"config": config}))
+
+    def pulumi(self, *arguments: str, timeout: float = 600) -> Run:
+        """Run `pulumi` on the stack and keep what it printed beside the stack's state."""
+        if not (self.directory / "state" / "selected").exists():
+            self._call("stack", "select", "--create", self.stack, timeout=60)
+            (self.directory / "state" / "selected").touch()
+        return self._call(*arguments, "--stack", self.stack, timeout=timeout)
+
+    def _call(self, *arguments: str, timeout: float) -> Run:
+        ended = subprocess.run(
+            ["pulumi", *arguments, "--color", "never", "--non-interactive"],
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        with (self.directory / "output.txt").open("a") as kept:
+            kept.write(
+                f"$ pulumi {' '.join(arguments)}\n{ended.stdout}\n[exit {ended.returncode}]\n"
+            )
+        return Run(ended.returncode, ended.stdout)
+
+    def up(self) -> Run:
+        return self.pulumi("up", "--yes", "--refresh")
+
+    def outputs(self) -> dict[str, Any]:
+        outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json").output)
+        return outputs

@@ -1,0 +1,73 @@
+"""Runs the program under Pulumi's mocks and records every resource that it declares."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Deployment(pulumi.runtime.Mocks):
+    """What the program asked the engine for: resources by type, and the stack's outputs."""
+
+    def __init__(self) -> None:
+        self.resources: list[pulumi.runtime.MockResourceArgs] = []
+        self.outputs: dict[str, Any] = {}
+
+    def new_resource(
+        self, args: pulumi.runtime.MockResourceArgs
+    ) -> tuple[str | None, dict[Any, Any]]:
+        self.resources.append(args)
+        return f"{args.name}-id", dict(args.inputs)
+
+    def call(
+        self, args: pulumi.runtime.MockCallArgs
+    ) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+        raise AssertionError(f"the program called {args.token}")
+
+    def inputs(self, type_: str) -> dict[str, Any]:
+        """The inputs of the one resource of this type."""
+        found = [one for one in self.resources if one.typ == type_]
+        assert len(found) == 1, f"{len(found)} of {type_} in {[one.typ for one in self.resources]}"
+        return dict(found[0].inputs)
+
+    def types(self) -> set[str]:
+        return {one.typ for one in self.resources}
+
+
+Deploy = Callable[..., Deployment]
+
+
+@pytest.fixture
+def deploy() -> Deploy:
+    """`deploy("spark", engine={...})`: the stack of that file, with whole keys replaced."""
+
+    def run(stack: str, *, secrets: dict[str, str] | None = None, **keys: Any) -> Deployment:
+        config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+        config |= {f"vllm-spark:{key}": value for key, value in keys.items()}
+        config |= {f"vllm-spark:{key}": value for key, value in (secrets or {}).items()}
+        texts = {
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in config.items()
+            if value is not None
+        }
+        deployment = Deployment()
+        pulumi.runtime.set_mocks(deployment, project="vllm-spark", stack=stack, preview=False)
+        pulumi.runtime.set_all_config(texts, [f"vllm-spark:{key}" for key in secrets or {}])
+
+        @pulumi.runtime.test  # type: ignore[untyped-decorator]
+        def program() -> None:
+            deployment.outputs = runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+
+        program()
+        return deployment
+
+    return run

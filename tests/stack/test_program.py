@@ -1,0 +1,118 @@
+"""What the program declares for a stack's config, under Pulumi's mocks."""
+
+from __future__ import annotations
+
+import pulumi
+import pytest
+from pulumi.runtime.rpc import is_rpc_secret, unwrap_rpc_secret
+
+from tests.stack.conftest import Deploy
+
+CONTAINER = "docker:index/container:Container"
+IMAGE = "docker:index/remoteImage:RemoteImage"
+VOLUME = "docker:index/volume:Volume"
+WEIGHTS = "command:local:Command"
+GATE = "pulumi-python:dynamic/spark:HealthGate"
+
+
+def test_stack_spark_declares_the_guides_container(deploy: Deploy) -> None:
+    container = deploy("spark").inputs(CONTAINER)
+    assert container["image"] == "nvcr.io/nvidia/vllm:25.09-py3"
+    assert container["gpus"] == "all"
+    assert container["ipcMode"] == "host"
+    assert container["restart"] == "unless-stopped"
+    assert container["volumes"] == [
+        {"hostPath": "/opt/hf", "containerPath": "/root/.cache/huggingface"}
+    ]
+    limits = {limit["name"]: (limit["soft"], limit["hard"]) for limit in container["ulimits"]}
+    assert limits == {"memlock": (-1, -1), "stack": (67108864, 67108864)}
+    command = container["command"]
+    assert command[:3] == ["vllm", "serve", "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8"]
+    assert command[command.index("--max-num-seqs") + 1] == "64"
+    assert "--enable-prefix-caching" in command
+
+
+def test_stack_local_runs_on_the_cpu_with_a_volume(deploy: Deploy) -> None:
+    local = deploy("local")
+    container = local.inputs(CONTAINER)
+    assert "gpus" not in container
+    assert container["command"][0] == "HuggingFaceTB/SmolLM2-135M-Instruct", (
+        "the CPU image starts with `vllm serve`, so the command begins with the model"
+    )
+    assert local.inputs(VOLUME)["name"] == "vllm-spark-cache"
+
+
+def test_a_host_folder_needs_no_volume(deploy: Deploy) -> None:
+    assert VOLUME not in deploy("spark").types()
+
+
+def test_both_stacks_declare_the_same_kinds_of_resources_but_for_the_cache(deploy: Deploy) -> None:
+    assert deploy("local").types() - {VOLUME} == deploy("spark").types()
+
+
+def test_the_server_listens_on_this_host_only_unless_told_otherwise(deploy: Deploy) -> None:
+    (port,) = deploy("spark").inputs(CONTAINER)["ports"]
+    assert (port["ip"], port["external"]) == ("127.0.0.1", 8000)
+
+
+def test_the_gate_asks_for_the_name_that_clients_use(deploy: Deploy) -> None:
+    model = {"id": "Qwen/Qwen3-32B-FP8", "servedName": "qwen"}
+    spark = deploy("spark", model=model, endpoint={"port": 9000})
+    gate = spark.inputs(GATE)
+    assert gate["model"] == "qwen"
+    assert gate["url"] == "http://127.0.0.1:9000/v1"
+    assert gate["containerId"] == "server-id", "the verdict belongs to one container"
+
+
+def test_a_stopped_stack_creates_the_container_and_waits_for_nothing(deploy: Deploy) -> None:
+    stopped = deploy("spark", state="stopped")
+    container = stopped.inputs(CONTAINER)
+    assert (container["start"], container["mustRun"]) == (False, False)
+    assert not {GATE, WEIGHTS} & stopped.types()
+
+
+def test_secrets_are_in_the_environment_and_in_no_argument(deploy: Deploy) -> None:
+    secrets = {"apiKey": "key-of-ours", "huggingFaceToken": "hf_token"}
+    spark = deploy("spark", secrets=secrets)
+    container = spark.inputs(CONTAINER)
+    weights = spark.inputs(WEIGHTS)
+    for sealed, value in (
+        (container["envs"], "VLLM_API_KEY=key-of-ours"),
+        (weights["environment"], "hf_token"),
+    ):
+        assert is_rpc_secret(sealed), "Pulumi keeps it encrypted in the state"
+        assert value in str(unwrap_rpc_secret(sealed))
+    for text in (str(container["command"]), weights["create"]):
+        assert "key-of-ours" not in text
+        assert "hf_token" not in text
+
+
+def test_the_outputs_say_where_the_model_is_and_how_to_ask_it(deploy: Deploy) -> None:
+    server = deploy("local").outputs["server"]
+    assert server.url == "http://127.0.0.1:8000/v1"
+    assert server.model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert server.container_name == "vllm-local"
+    assert server.curl.startswith("curl http://127.0.0.1:8000/v1/chat/completions ")
+
+
+def test_the_curl_line_names_the_api_key_and_does_not_show_it(deploy: Deploy) -> None:
+    curl = deploy("local", secrets={"apiKey": "key-of-ours"}).outputs["server"].curl
+    assert "$VLLM_API_KEY" in curl
+    assert "key-of-ours" not in curl
+
+
+def test_the_gates_provider_is_stored_by_its_name_so_that_code_edits_change_no_stack(
+    deploy: Deploy,
+) -> None:
+    assert len(deploy("local").inputs(GATE)["__provider"]) < 200
+
+
+def test_every_mistake_in_the_config_is_said_at_once_and_declares_nothing(deploy: Deploy) -> None:
+    with pytest.raises(pulumi.RunError) as failed:
+        deploy("local", endpoint={"port": 70000}, enginee={}, apiKey="in plain text")
+    text = str(failed.value)
+    assert "vllm-spark:endpoint.port: 70000" in text
+    assert "vllm-spark:enginee: is not a key" in text
+    assert "write engine" in text
+    assert "pulumi config set --secret vllm-spark:apiKey" in text
+    assert "in plain text'" not in text, "the value of a secret is never shown"

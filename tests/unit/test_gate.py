@@ -1,0 +1,199 @@
+"""The gate's verdict: a container's story on one side, a fake engine's answers on the other."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.gate import ContainerState, CouldNotAsk, Failed, Gate, Gone, Healthy
+from engine.probe import Probe
+
+ENGINE = Path(__file__).resolve().parents[1] / "fake_engine.py"
+RUNNING = ContainerState(running=True, start="first start")
+
+State = ContainerState | Gone | CouldNotAsk
+StartEngine = Callable[..., int]
+
+
+class Story:
+    """A container whose states are told in advance; the last one stays."""
+
+    def __init__(self, *states: State, log: tuple[str, ...] = ()) -> None:
+        self._states = list(states)
+        self._log = list(log)
+
+    def state(self) -> State:
+        return self._states.pop(0) if len(self._states) > 1 else self._states[0]
+
+    def lines(self) -> list[str]:
+        log, self._log = self._log, []
+        return log
+
+    def ended(self) -> bool:
+        return len(self._states) > 1
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(min(seconds, 0.01))
+
+
+@pytest.fixture
+def start_engine() -> Iterator[StartEngine]:
+    """Starts the fake engine with some switches and returns its port once it listens."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(**switches: str) -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        environment = {f"FAKE_{key.upper()}": value for key, value in switches.items()}
+        process = subprocess.Popen(
+            [sys.executable, str(ENGINE), "model"],
+            env={**os.environ, "FAKE_PORT": str(port), **environment},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        assert process.stdout is not None
+        assert "startup complete" in process.stdout.readline()
+        return port
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def verdict(
+    port: int,
+    story: Story | None = None,
+    *,
+    timeout: float = 20,
+    key: str | None = None,
+    patience: float = 0.5,
+) -> Healthy | Failed:
+    probe = Probe(f"http://127.0.0.1:{port}/v1", "model", key, quick=0.5, patience=patience)
+    return Gate(story or Story(RUNNING), probe, print, timeout_seconds=timeout).run()
+
+
+def failure(port: int, story: Story | None = None, **options: float) -> Failed:
+    result = verdict(port, story, **options)  # type: ignore[arg-type]
+    assert isinstance(result, Failed)
+    return result
+
+
+NOBODY = 9  # the discard port: nothing listens there
+
+
+def test_a_server_that_answers_is_healthy(start_engine: StartEngine) -> None:
+    result = verdict(start_engine())
+    assert isinstance(result, Healthy)
+    assert result.start == "first start"
+
+
+@pytest.mark.parametrize("fault", ["reset", "busy"])
+def test_what_a_starting_server_does_is_asked_again(start_engine: StartEngine, fault: str) -> None:
+    assert isinstance(verdict(start_engine(fault=fault)), Healthy)
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ("wedge", "did not answer"),
+        ("drip", "never finished its answer"),
+        ("dead-engine", "answers 500 on /v1/completions"),
+        ("no-tokenizer", "answers 400 on /v1/completions"),
+        ("garbage", "empty or broken"),
+        ("half", "broke off"),
+        ("redirect", "answers 302"),
+    ],
+)
+def test_an_answer_that_is_wrong_fails_at_once(
+    start_engine: StartEngine, fault: str, cause: str
+) -> None:
+    assert cause in failure(start_engine(fault=fault)).cause
+
+
+@pytest.mark.parametrize("fault", ["hang", "unhealthy", "no-http"])
+def test_a_server_that_never_gets_ready_is_given_up_after_the_timeout(
+    start_engine: StartEngine, fault: str
+) -> None:
+    assert "within 3 s" in failure(start_engine(fault=fault), timeout=3).cause
+
+
+def test_the_body_of_a_refused_completion_is_the_evidence(start_engine: StartEngine) -> None:
+    assert "tokenizer is not set" in failure(start_engine(fault="no-tokenizer")).evidence[0]
+
+
+def test_another_model_on_the_port_fails_and_is_named(start_engine: StartEngine) -> None:
+    assert "serves other and not model" in failure(start_engine(model="other")).cause
+
+
+def test_the_api_key_is_sent(start_engine: StartEngine) -> None:
+    port = start_engine(key="right")
+    assert isinstance(verdict(port, key="right"), Healthy)
+    failed = verdict(port, key="wrong")
+    assert isinstance(failed, Failed)
+    assert "401" in failed.cause
+    assert "vllm-spark:apiKey" in failed.mend
+    assert "wrong" not in str(failed), "a key is never shown"
+
+
+def test_a_container_that_ends_fails_with_its_last_lines_whatever_its_exit_code() -> None:
+    ended = ContainerState(running=False, start="first start", exit_code=0)
+    failed = failure(NOBODY, Story(RUNNING, ended, log=("the reason",)))
+    assert "exit code 0" in failed.cause
+    assert "the reason" in failed.evidence
+
+
+def test_a_container_killed_for_memory_says_so() -> None:
+    killed = ContainerState(running=False, start="first start", exit_code=137, oom_killed=True)
+    assert "memory" in failure(NOBODY, Story(RUNNING, killed)).cause
+
+
+def test_a_restart_voids_the_verdict_even_of_a_server_that_answers(
+    start_engine: StartEngine,
+) -> None:
+    again = ContainerState(running=True, start="second start")
+    assert "started again" in failure(start_engine(), Story(RUNNING, RUNNING, again)).cause
+
+
+def test_a_container_that_dies_right_after_its_answer_fails(start_engine: StartEngine) -> None:
+    class DiesAfterAnswer(Story):
+        def state(self) -> State:
+            alive = engine_lives(port)
+            return RUNNING if alive else ContainerState(False, "first start", exit_code=0)
+
+    port = start_engine(fault="die-after-answer")
+    assert "ended" in failure(port, DiesAfterAnswer(RUNNING)).cause
+
+
+def engine_lives(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_removed_container_fails() -> None:
+    assert "removed" in failure(NOBODY, Story(RUNNING, Gone())).cause
+
+
+def test_docker_not_answering_is_neither_healthy_nor_dead(start_engine: StartEngine) -> None:
+    away = CouldNotAsk("connection refused")
+    port = start_engine()
+    assert isinstance(verdict(port, Story(RUNNING, away, away, RUNNING)), Healthy)
+    failed = failure(NOBODY, Story(RUNNING, away), timeout=1)
+    assert "cannot ask Docker" in failed.cause
+
+
+def test_a_death_is_noticed_while_a_question_hangs(start_engine: StartEngine) -> None:
+    ended = ContainerState(running=False, start="first start", exit_code=1)
+    story = Story(RUNNING, RUNNING, RUNNING, ended)
+    assert "exit code 1" in failure(start_engine(fault="hang"), story, patience=60).cause

@@ -1,0 +1,125 @@
+"""A stack's config becomes typed values, or one error that lists every mistake with its mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.problems import ConfigError
+from engine.serving import server_arguments, server_environment
+from engine.settings import Settings, load_stack
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_SECRETS: frozenset[str] = frozenset()
+
+
+def parse(**keys: Any) -> Settings:
+    config = {
+        "model": {"id": "Qwen/Qwen3-32B-FP8"},
+        "image": {"name": "nvcr.io/nvidia/vllm:25.09-py3"},
+        "cache": {"volume": "weights"},
+        **keys,
+    }
+    return Settings.parse(config, NO_SECRETS)
+
+
+def problems(**keys: Any) -> dict[str, str]:
+    with pytest.raises(ConfigError) as failed:
+        parse(**keys)
+    return {problem.where: f"{problem.what} | {problem.mend}" for problem in failed.value.problems}
+
+
+def test_only_model_image_and_cache_are_required() -> None:
+    settings = parse()
+    assert settings.endpoint.base_url == "http://127.0.0.1:8000/v1"
+    assert settings.container.restart == "unless-stopped"
+    assert settings.served_name == "Qwen/Qwen3-32B-FP8"
+
+
+def test_objects_may_come_as_json_text_as_pulumi_hands_them_over() -> None:
+    assert parse(endpoint='{"port": 9000}').endpoint.port == 9000
+
+
+def test_model_and_image_may_be_given_as_plain_text() -> None:
+    settings = parse(model="a/b", image="vllm/vllm-openai:v0.28.0")
+    assert (settings.model.id, settings.image.name) == ("a/b", "vllm/vllm-openai:v0.28.0")
+
+
+@pytest.mark.parametrize(
+    ("keys", "where", "said"),
+    [
+        ({"modle": {}}, "vllm-spark:modle", "write model"),
+        ({"endpoint": {"prot": 1}}, "vllm-spark:endpoint.prot", "write port"),
+        ({"endpoint": {"port": 0}}, "vllm-spark:endpoint.port", "from 1 to 65535"),
+        ({"endpoint": {"port": "http"}}, "vllm-spark:endpoint.port", "'http'"),
+        ({"endpoint": {"bind": "here"}}, "vllm-spark:endpoint.bind", "'here'"),
+        ({"model": {"id": "qwen3"}}, "vllm-spark:model.id", "owner/name"),
+        ({"image": {"name": "vllm"}}, "vllm-spark:image.name", "tag"),
+        ({"cache": {"hostPath": "hf"}}, "vllm-spark:cache.hostPath", "from the root"),
+        ({"cache": {}}, "vllm-spark:cache", "hostPath or volume"),
+        ({"cache": {"hostPath": "/a", "volume": "bb"}}, "vllm-spark:cache", "only one"),
+        ({"container": {"gpus": "one"}}, "vllm-spark:container.gpus", "all, none"),
+        ({"container": {"ulimits": {"memlock": "x"}}}, "vllm-spark:container.ulimits.memlock", "x"),
+        ({"state": "paused"}, "vllm-spark:state", "running, or stopped"),
+        ({"engine": [1]}, "vllm-spark:engine", "dictionary"),
+        ({"endpoint": "null"}, "vllm-spark:endpoint", "{bind, port}"),
+        ({"health": {"timeoutSeconds": 0}}, "vllm-spark:health.timeoutSeconds", "86400"),
+    ],
+)
+def test_a_mistake_names_its_key_and_the_mend(keys: dict[str, Any], where: str, said: str) -> None:
+    assert said in problems(**keys)[where]
+
+
+def test_all_mistakes_are_said_in_one_run() -> None:
+    found = problems(endpoint={"port": -1}, cache={"hostPath": "x"}, stat="running")
+    assert len(found) == 3
+
+
+def test_a_secret_in_plain_text_is_refused_without_showing_it() -> None:
+    found = problems(huggingFaceToken="hf_abc")
+    assert "pulumi config set --secret" in found["vllm-spark:huggingFaceToken"]
+    assert "hf_abc" not in str(found)
+
+
+def test_a_server_bound_to_every_address_is_asked_on_this_host() -> None:
+    assert parse(endpoint={"bind": "0.0.0.0"}).endpoint.base_url == "http://127.0.0.1:8000/v1"
+    assert parse(endpoint={"bind": "::1"}).endpoint.base_url == "http://[::1]:8000/v1"
+
+
+def test_the_servers_environment_takes_what_the_stack_adds() -> None:
+    environment = server_environment(parse(container={"environment": {"HF_HUB_OFFLINE": "0"}}))
+    assert environment["HF_HUB_OFFLINE"] == "0"
+    assert environment["HF_HUB_CACHE"] == "/root/.cache/huggingface"
+
+
+def test_a_pinned_revision_reaches_the_server() -> None:
+    command = server_arguments(parse(model={"id": "a/b", "revision": "abc"}))
+    assert command[command.index("--revision") + 1] == "abc"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("Pulumi.*.yaml")), ids=lambda path: path.name)
+def test_every_stack_file_in_the_repository_is_valid(path: Path) -> None:
+    assert load_stack(path).model.id
+
+
+def test_an_unknown_stack_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"take one of: .*local.*spark"):
+        load_stack(ROOT / "Pulumi.sprak.yaml")
+
+
+def test_a_stack_file_that_is_no_yaml_names_the_file(tmp_path: Path) -> None:
+    broken = tmp_path / "Pulumi.x.yaml"
+    broken.write_text("config: [")
+    with pytest.raises(ConfigError, match=r"Pulumi\.x\.yaml"):
+        load_stack(broken)
+
+
+def test_encrypted_values_count_as_given(tmp_path: Path) -> None:
+    stack = tmp_path / "Pulumi.x.yaml"
+    stack.write_text(
+        "config:\n  vllm-spark:model: a/b\n  vllm-spark:image: x/y:1\n"
+        "  vllm-spark:cache: {volume: weights}\n  vllm-spark:apiKey: {secure: v1:abc}\n"
+    )
+    assert load_stack(stack).api_key is not None
