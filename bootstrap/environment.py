@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from bootstrap.pulumi_cli import OURS
@@ -17,9 +18,8 @@ PLUGIN_HOME = TOOLS / "pulumi-home"
 """PULUMI_HOME where the plugins of `offline/` are installed; absent if the official ones are."""
 
 
-def exports() -> dict[str, str]:
-    """What to add to the environment. Empty where Pulumi is installed, logged in and set up."""
-    given = os.environ
+def exports(given: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What to add to the environment `given`, so that `pulumi` finds all that it needs."""
     added: dict[str, str] = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
     ours = str(OURS / "bin")
     if (OURS / "bin" / "pulumi").exists() and ours not in given["PATH"].split(os.pathsep):

@@ -7,7 +7,6 @@ resource does not exist anywhere: what it records is that one start of one conta
 
 from __future__ import annotations
 
-import logging
 import uuid
 from typing import Any
 
@@ -15,15 +14,9 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
 from components.container_watch import ContainerWatch
+from components.plain_errors import PlainError
 from engine.gate import ContainerState, Failed, Gate
 from engine.probe import Probe
-
-# grpc would print the traceback of a failed gate on top of its message.
-logging.getLogger("grpc._server").setLevel(logging.CRITICAL + 1)
-
-
-class GateFailed(Exception):
-    """The model did not come up. The text is cause, mend and evidence, for a person to read."""
 
 
 class HealthGateProvider(ResourceProvider):
@@ -32,7 +25,7 @@ class HealthGateProvider(ResourceProvider):
     serialize_as_secret_always = False
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        """Wait for the model. GateFailed leaves no resource behind, so the next up tries again."""
+        """Wait for the model. PlainError leaves no resource behind, so the next up tries again."""
         return CreateResult(id_=f"gate-{uuid.uuid4().hex[:8]}", outs=_pass(props))
 
     def update(self, _id: str, _olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
@@ -56,7 +49,7 @@ class HealthGateProvider(ResourceProvider):
 
 
 def _pass(props: dict[str, Any]) -> dict[str, Any]:
-    """The resource's outputs once the model has answered; GateFailed if it did not."""
+    """The resource's outputs once the model has answered; PlainError if it did not."""
     name = str(props["containerName"])
     watch = ContainerWatch(str(props["containerId"]))
     probe = Probe(str(props["url"]), str(props["model"]), props.get("apiKey"))
@@ -68,7 +61,7 @@ def _pass(props: dict[str, Any]) -> dict[str, Any]:
     )
     verdict = gate.run()
     if isinstance(verdict, Failed):
-        raise GateFailed(_explain(name, verdict, watch.stop()))
+        raise PlainError(_explain(name, verdict, watch.stop()))
     print(f"{name}: {props['model']} answered after {verdict.seconds:.1f} s", flush=True)
     return {
         **props,

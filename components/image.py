@@ -5,6 +5,8 @@ from __future__ import annotations
 import pulumi
 import pulumi_docker as docker
 
+from components.mends import with_mend
+
 
 class EngineImage(pulumi.ComponentResource):
     """Pulls the image if the host does not have it.
@@ -27,6 +29,12 @@ class EngineImage(pulumi.ComponentResource):
                 parent=self,
                 # 20 GB over a slow line; the plugin's own limit is 20 minutes.
                 custom_timeouts=pulumi.CustomTimeouts(create="2h"),
+                hooks=with_mend(
+                    "image-mend",
+                    "see vllm-spark:image.name for a typo; `docker pull` the name for the "
+                    "registry's own words; nvcr.io may want `docker login nvcr.io`",
+                    name,
+                ),
             ),
         )
         self.register_outputs({"name": name, "imageId": self.pulled.image_id})

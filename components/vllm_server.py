@@ -10,6 +10,7 @@ from components.cache import ModelCache
 from components.container import EngineContainer
 from components.health_gate import HealthGate
 from components.image import EngineImage
+from components.preflight import Preflight
 from components.weights import ModelWeights
 from engine.serving import container_name
 from engine.settings import Settings
@@ -47,6 +48,14 @@ class VllmServer(pulumi.ComponentResource):
                 "weights", model=settings.model, image=image, cache=cache, token=token, opts=ours
             )
             needed.append(weights)
+        preflight = Preflight(
+            "preflight",
+            container_name=self.container_name,
+            bind=str(settings.endpoint.bind),
+            port=settings.endpoint.port,
+            declared=settings.model_dump_json(include={"model", "image", "engine", "container"}),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=needed),
+        )
         server = EngineContainer(
             "server",
             name=self.container_name,
@@ -55,7 +64,7 @@ class VllmServer(pulumi.ComponentResource):
             cache=cache,
             api_key=api_key,
             token=token,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=needed),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[*needed, preflight]),
         )
         if settings.state == "running":
             gate = HealthGate(

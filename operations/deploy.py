@@ -7,6 +7,7 @@ Everything here is also what plain `pulumi` does in a checkout whose environment
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -27,8 +28,11 @@ def main() -> int:
     chosen = parser.parse_args()
     try:
         if chosen.command == "env":
+            before = dict(os.environ)
             ensure_pulumi()
-            return _print_exports()
+            for name, value in exports(before).items():
+                print(f"export {name}={shlex.quote(value)}")
+            return 0
         settings = load_stack(ROOT / f"Pulumi.{chosen.stack}.yaml")
         ensure_pulumi()
         if chosen.command == "up":
@@ -60,12 +64,6 @@ def _place(cache: Cache) -> str:
     if cache.volume is not None:
         return f"volume {cache.volume}; `docker volume rm {cache.volume}` removes them."
     return f"{cache.host_path}; they are files of this host."
-
-
-def _print_exports() -> int:
-    for name, value in exports().items():
-        print(f"export {name}={shlex.quote(value)}")
-    return 0
 
 
 if __name__ == "__main__":

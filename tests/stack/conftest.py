@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import runpy
 from collections.abc import Callable
@@ -46,9 +47,19 @@ class Deployment(pulumi.runtime.Mocks):
 Deploy = Callable[..., Deployment]
 
 
+async def _registered() -> None:
+    pass
+
+
 @pytest.fixture
-def deploy() -> Deploy:
+def deploy(monkeypatch: pytest.MonkeyPatch) -> Deploy:
     """`deploy("spark", engine={...})`: the stack of that file, with whole keys replaced."""
+
+    for hook in ("register_error_hook", "register_resource_hook"):
+        # Hooks are called back by the engine, and mocks have none.
+        monkeypatch.setattr(
+            f"pulumi.resource_hooks.{hook}", lambda _hook: asyncio.ensure_future(_registered())
+        )
 
     def run(stack: str, *, secrets: dict[str, str] | None = None, **keys: Any) -> Deployment:
         config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]

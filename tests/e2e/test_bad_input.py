@@ -1,0 +1,78 @@
+"""Mistakes that a person makes: each is answered in words, and once mended the stack comes up."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.project import Project
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def listener(project: Project) -> Iterator[None]:
+    """A process that is not Docker's holds the stack's port."""
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", project.port))
+        server.listen()
+        yield
+
+
+def test_mistakes_in_the_config_are_listed_before_anything_is_created(project: Project) -> None:
+    project.configure(endpoint={"port": 70000}, cahce={})
+    preview = project.pulumi("preview")
+    assert preview.code != 0
+    assert "vllm-spark:endpoint.port: 70000" in preview.output
+    assert "write cache" in preview.output
+    assert "Traceback" not in preview.output
+
+
+def test_an_image_that_does_not_exist_is_named_with_a_mend(project: Project) -> None:
+    project.configure(image={"name": "127.0.0.1:1/nobody/nothing:1"})
+    up = project.up()
+    assert up.code != 0
+    assert "127.0.0.1:1/nobody/nothing:1" in up.output
+    assert "see vllm-spark:image.name for a typo" in up.output
+    assert "Traceback" not in up.output
+
+
+def test_a_port_in_use_is_found_before_a_container_is_created(
+    project: Project, listener: None
+) -> None:
+    project.configure()
+    up = project.up()
+    assert up.code != 0
+    assert f"port {project.port} on 127.0.0.1 is held by another process" in up.output
+    assert "vllm-spark:endpoint.port" in up.output
+    assert "Traceback" not in up.output
+    assert "container:Container" not in project.pulumi("stack", "export").output
+
+
+def test_no_docker_engine_is_said_in_one_sentence(project: Project) -> None:
+    project.configure()
+    project.environment["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
+    try:
+        up = project.up()
+    finally:
+        del project.environment["DOCKER_HOST"]
+    assert up.code != 0
+    assert "/nowhere/docker.sock" in up.output
+    assert "Traceback" not in up.output
+
+
+def test_a_failed_start_shows_the_engines_words_and_stops_the_container(project: Project) -> None:
+    project.configure(engine={"max-model-len": 2048, "no-such-flag": 1})
+    up = project.up()
+    assert up.code != 0
+    assert "unrecognized arguments: --no-such-flag" in up.output
+    assert "Traceback" not in up.output
+
+
+def test_the_mended_stack_comes_up(project: Project) -> None:
+    project.configure()
+    up = project.up()
+    assert up.code == 0, up.output
