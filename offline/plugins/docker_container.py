@@ -13,6 +13,7 @@ running: the official plugin's behaviour, which the program's own health gate ha
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from docker.errors import APIError, NotFound
@@ -110,12 +111,11 @@ class Container(Resource):
 
     def delete(self, id: str, state: State, say: Say) -> None:
         """Stop it within `destroyGraceSeconds` (unset: kill it), then remove it."""
-        with self._engine.client(f"Error deleting container {id[:12]}") as client:
+        failing = f"Error deleting container {id[:12]}"
+        with self._engine.client(failing) as client, suppress(NotFound):
+            client.stop(id, timeout=state.get("destroyGraceSeconds") or 0)
             try:
-                client.stop(id, timeout=state.get("destroyGraceSeconds") or 0)
                 client.remove_container(id, v=state.get("removeVolumes", True), force=True)
-            except NotFound:
-                pass
             except APIError as error:
                 if "is already in progress" not in str(error.explanation):
                     raise
@@ -230,10 +230,9 @@ def from_docker(seen: dict[str, Any], known: State) -> State:
             for key, bindings in (seen["NetworkSettings"]["Ports"] or {}).items()
             for binding in bindings or ()
         ]
-    if not running:
-        read["exitCode"] = seen["State"]["ExitCode"]
-        read["mustRun"] = False
-    return known | {name: value for name, value in read.items() if value is not None}
+    stopped = {} if running else {"exitCode": seen["State"]["ExitCode"], "mustRun": False}
+    # What is empty, and no part of the program, is left out: a refresh would only make noise of it.
+    return known | {name: value for name, value in read.items() if value or name in known} | stopped
 
 
 def _bytes(mebibytes: int | None) -> int | None:

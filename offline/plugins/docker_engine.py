@@ -25,6 +25,10 @@ LOCAL_SOCKET = "unix:///var/run/docker.sock"
 SECONDS_A_DEED_MAY_TAKE = 600  # removing a container with a large file system is slow
 
 
+class _NoImage(Exception):
+    """An image is not there and cannot be had."""
+
+
 class DockerEngine:
     """Where the daemon is and how to log in to registries. Connects for each deed anew."""
 
@@ -63,6 +67,8 @@ class DockerEngine:
                 client.close()
         except APIError as error:
             raise Refusal(f"{failing}: {daemon_error(error)}") from error
+        except _NoImage as error:
+            raise Refusal(f"{failing}: {error}") from error
         except (DockerException, RequestException) as error:
             raise Refusal(
                 f"{failing}: cannot connect to the Docker daemon at {settings['base_url']} "
@@ -77,7 +83,7 @@ class DockerEngine:
             self._pull(client, name, platform, say)
             found = self.local_image(client, name)
         if not found:
-            raise Refusal(f"unable to find or pull image {name}")
+            raise _NoImage(f"unable to find or pull image {name}")
         return found
 
     def local_image(self, client: Any, name: str) -> dict[str, Any] | None:
@@ -100,15 +106,15 @@ class DockerEngine:
                 decode=True,
             )
         except APIError as error:
-            raise Refusal(f"unable to pull image {name}: {daemon_error(error)}") from error
+            raise _NoImage(f"unable to pull image {name}: {daemon_error(error)}") from error
         sizes: dict[str, int] = {}
         loaded: dict[str, int] = {}
         shown = ""
         for event in events:
             if self._cancelled.is_set():
-                raise Refusal(f"pulling image {name} was cancelled")
+                raise _NoImage(f"pulling image {name} was cancelled")
             if "error" in event:
-                raise Refusal(f"unable to find or pull image {name}: {event['error']}")
+                raise _NoImage(f"unable to find or pull image {name}: {event['error']}")
             layer, detail = event.get("id", ""), event.get("progressDetail") or {}
             if event["status"] == "Downloading":
                 sizes[layer], loaded[layer] = detail.get("total", 0), detail.get("current", 0)

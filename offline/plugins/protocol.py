@@ -190,9 +190,13 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
 
     def Cancel(self, request: Any, context: Any) -> Any:
         """Somebody pressed Ctrl-C."""
+        self.cancel()
+        return Empty()
+
+    def cancel(self) -> None:
+        """Give up what is under way."""
         for resource in self.resources.values():
             resource.cancel()
-        return Empty()
 
     def _resource(self, urn: str) -> Resource:
         type = urn.split("::")[2].rpartition("$")[2]
@@ -271,10 +275,12 @@ def serve(make: Callable[[str], Plugin]) -> NoReturn:
     """
     engine = os.getppid()
     server = grpc.server(ThreadPoolExecutor(max_workers=64), options=_GRPC_CHANNEL_OPTIONS)
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(make(sys.argv[-1]), server)
+    plugin = make(sys.argv[-1])
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(plugin, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
     while os.getppid() == engine:
         server.wait_for_termination(timeout=2)
-    os._exit(0)  # a deed under way has nobody left to report to
+    plugin.cancel()
+    os._exit(0)  # without waiting for the threads: nobody is left to hear what became of it
