@@ -1,0 +1,91 @@
+"""`make fit`: will a model fit, before anything is downloaded, deployed or even configured?
+
+It plans either a stack (`--stack`) or any model's config.json (`--model`) with flags and host given
+by hand. It needs neither Pulumi nor Docker. Exit code 0 if the plan fits or the model is not
+modelled, 1 if it does not fit or the input is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.fit import problems_of
+from engine.flags import from_argv
+from engine.images import Version, vllm_version
+from engine.limits import Host, cpu_kv_cache_gib
+from engine.memory_plan import MemoryPlan, make_plan
+from engine.model_config import known_shapes, read_config
+from engine.plan_report import output_of, table
+from engine.problems import ConfigError, Problem
+from engine.settings import load_stack
+from engine.unmodelled import Unmodelled
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the plan; the exit code tells whether it fits."""
+    arguments = _parser().parse_args(argv)
+    try:
+        name, plan = _plan(arguments)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    problems = problems_of(plan)
+    if arguments.json:
+        print(json.dumps({**output_of(plan), "problems": [str(problem) for problem in problems]}))
+    else:
+        print(table(plan, name))
+    return 1 if problems else 0
+
+
+def _plan(arguments: argparse.Namespace) -> tuple[str, MemoryPlan | Unmodelled]:
+    if arguments.stack is not None:
+        return _plan_of_stack(arguments.stack)
+    try:
+        flags = from_argv(shlex.split(arguments.engine))
+    except ValueError as error:
+        what, mend = f"{arguments.engine!r}: {error}", "close every quotation mark"
+        raise ConfigError([Problem("--engine", what, mend)]) from error
+    host = Host(memory_gib=arguments.memory_gib)
+    return str(arguments.model), make_plan(read_config(arguments.model), flags, host)
+
+
+def _plan_of_stack(stack: str) -> tuple[str, MemoryPlan | Unmodelled]:
+    settings = load_stack(Path(f"Pulumi.{stack}.yaml"))
+    image, model = settings.image, settings.model.id
+    told = image.vllm_version
+    version = Version.parse(told) if told else vllm_version(image.reference)
+    shape = known_shapes().get(model) or Unmodelled(f"no file in models/ has the id {model}")
+    return model, make_plan(
+        shape,
+        settings.engine,
+        Host(),
+        version.numbers if version else None,
+        cpu_kv_cache_gib(settings.container.environment),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m operations.fit", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--stack", help="a stack's name, as in Pulumi.<stack>.yaml")
+    what.add_argument("--model", type=Path, help="path of a model's config.json")
+    parser.add_argument("--engine", default="", help="vLLM's flags: --engine='--max-num-seqs 64'")
+    parser.add_argument("--memory-gib", type=_gib, default=Host.memory_gib, help="default: a Spark")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    return parser
+
+
+def _gib(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not an amount of memory")
+    return float(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,263 @@
+"""What a plan says: problems whose mends work, an output that diffs well, `make fit`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.fit import problems_of
+from engine.limits import Host, cpu_kv_cache_gib
+from engine.memory_plan import MemoryPlan, make_plan
+from engine.model_config import known_shapes
+from engine.plan_report import output_of, table
+from engine.problems import ConfigError, Problem
+from engine.unmodelled import Unmodelled
+from operations.fit import main
+
+QWEN_30B = "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8"
+QWEN_32B = "Qwen/Qwen3-32B-FP8"
+LLAMA_70B = "RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic"
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+MODELS = Path(__file__).parents[2] / "models"
+GUIDE = {
+    "max-model-len": 32768,
+    "gpu-memory-utilization": 0.85,
+    "max-num-batched-tokens": 16384,
+    "max-num-seqs": 64,
+}
+
+
+def planned(
+    model: str, flags: dict[str, Any], host: Host | None = None, cpu_gib: int | None = None
+) -> MemoryPlan:
+    plan = make_plan(known_shapes()[model], flags, host or Host(), (0, 26), cpu_gib)
+    assert isinstance(plan, MemoryPlan), plan
+    return plan
+
+
+def only_problem(plan: MemoryPlan) -> Problem:
+    (problem,) = problems_of(plan)
+    return problem
+
+
+def test_the_guides_flags_fit_a_spark() -> None:
+    assert problems_of(planned(QWEN_30B, GUIDE)) == []
+
+
+def test_weights_beyond_the_share_are_refused_with_the_share_that_holds_them() -> None:
+    problem = only_problem(planned(LLAMA_70B, GUIDE | {"gpu-memory-utilization": 0.5}))
+    assert problem.where == "vllm-spark:engine.gpu-memory-utilization"
+    assert "67.72 GiB of weights" in problem.what
+    assert problem.mend == "set gpu-memory-utilization to at least 0.7"
+
+
+def test_one_sequence_beyond_the_pool_is_refused_with_the_length_that_fits() -> None:
+    flags = GUIDE | {"gpu-memory-utilization": 0.30, "max-model-len": 262144}
+    problem = only_problem(planned(QWEN_30B, flags, Host(139.80)))
+    assert problem.where == "vllm-spark:engine.max-model-len"
+    longest = int(re.findall(r"at most (\d+)", problem.mend)[0])
+    assert longest == pytest.approx(116_400, rel=0.03)  # vLLM's own estimate at these flags
+    assert "gpu-memory-utilization to at least 0.4" in problem.mend
+
+
+def test_a_cache_in_fp8_is_offered_where_it_is_enough() -> None:
+    flags = {"gpu-memory-utilization": 0.80, "max-model-len": 131072}
+    assert "kv-cache-dtype to fp8" in only_problem(planned(LLAMA_70B, flags)).mend
+    problems = problems_of(planned(LLAMA_70B, flags | {"kv-cache-dtype": "fp8"}))
+    assert problems == []
+
+
+def test_a_plan_that_leaves_the_host_less_than_8_gib_is_refused() -> None:
+    plan = planned(QWEN_30B, GUIDE | {"gpu-memory-utilization": 0.95})
+    assert plan.headroom_gib < 8
+    problem = only_problem(plan)
+    assert problem.where == "vllm-spark:engine.gpu-memory-utilization"
+    assert problem.mend == "lower gpu-memory-utilization to at most 0.92"
+
+
+def test_what_vllm_takes_beyond_its_request_counts_against_the_host() -> None:
+    plan = planned(QWEN_32B, {"gpu-memory-utilization": 0.90, "max-model-len": 32768})
+    assert 0.10 * 121.69 > 8
+    assert "4.53" in only_problem(plan).what
+
+
+def test_a_gpu_with_memory_of_its_own_may_be_filled() -> None:
+    assert (
+        problems_of(planned(LLAMA_70B, GUIDE | {"gpu-memory-utilization": 0.95}, Host(139.8))) == []
+    )
+
+
+def test_bytes_beyond_the_memory_are_refused_as_vllm_runs_out_of_it() -> None:
+    plan = planned(QWEN_30B, GUIDE | {"kv-cache-memory-bytes": "130G"}, Host(139.80))
+    problem = only_problem(plan)
+    assert problem.where == "vllm-spark:engine.kv-cache-memory-bytes"
+    most = int(problem.mend.removeprefix("lower kv-cache-memory-bytes to at most "))
+    assert most == pytest.approx(115_774_877_696, rel=0.03)  # as vLLM's log advises
+
+
+def test_a_model_beyond_the_host_needs_another_model() -> None:
+    shape = known_shapes()[LLAMA_70B]
+    plan = make_plan(shape, {"quantization": None}, Host(memory_gib=60))
+    assert isinstance(plan, MemoryPlan)
+    assert all("smaller" in problem.mend for problem in problems_of(plan))
+
+
+def test_a_cpu_cache_too_small_for_one_sequence_names_the_space_to_set() -> None:
+    problem = only_problem(planned(QWEN_32B, {"max-model-len": 32768}, cpu_gib=4))
+    assert (
+        problem.mend
+        == "set max-model-len to at most 16384, or VLLM_CPU_KVCACHE_SPACE to at least 8"
+    )
+
+
+def test_a_cpu_may_leave_less_than_8_gib_to_a_laptop() -> None:
+    assert problems_of(planned(SMOLLM2, {"max-model-len": 2048}, Host(8), cpu_gib=1)) == []
+
+
+@pytest.mark.parametrize("space", ["1.5", "0", "all"])
+def test_a_cpu_cache_that_is_no_whole_number_is_refused(space: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(repr(space))):
+        cpu_kv_cache_gib({"VLLM_CPU_KVCACHE_SPACE": space})
+
+
+@given(
+    st.sampled_from([QWEN_30B, QWEN_32B, LLAMA_70B]),
+    st.fixed_dictionaries(
+        {
+            "gpu-memory-utilization": st.floats(0.05, 1),
+            "max-model-len": st.integers(1, 40960),
+            "max-num-seqs": st.integers(1, 1024),
+        },
+        optional={
+            "kv-cache-memory-bytes": st.integers(1, 2**37),
+            "num-gpu-blocks-override": st.integers(1, 2**17),
+        },
+    ),
+    st.floats(16, 250),
+)
+def test_following_a_mend_solves_its_problem(
+    model: str, flags: dict[str, Any], memory_gib: float
+) -> None:
+    host = Host(memory_gib)
+    for problem in problems_of(planned(model, flags, host)):
+        changes = re.findall(r"([a-z-]+) to (?:at \w+ )?([\d.]+|fp8)", problem.mend)
+        alternatives = [changes] if " and " in problem.mend else [[change] for change in changes]
+        for alternative in alternatives:
+            mended = flags | {
+                flag: value if value == "fp8" else float(value) for flag, value in alternative
+            }
+            left = problems_of(planned(model, mended, host))
+            assert problem.what not in {other.what for other in left}
+            assert problem.where not in {other.where for other in left}, alternative
+
+
+def test_the_output_has_what_a_preview_and_a_program_need() -> None:
+    output = output_of(planned(QWEN_30B, GUIDE))
+    assert output["weightsGiB"] == 29.1
+    assert output["kvBytesPerToken"] == 98_304
+    assert output["kvTokens"] == pytest.approx(753_000, rel=0.03)
+    assert output["fits"] is True
+    assert json.loads(json.dumps(output)) == output
+
+
+def test_a_changed_flag_changes_the_output() -> None:
+    before, after = (
+        output_of(planned(QWEN_30B, GUIDE | {"max-num-batched-tokens": tokens}))
+        for tokens in (16384, 8192)
+    )
+    changed = {key for key in before if before[key] != after[key]}
+    assert {"activationGiB", "kvTokens", "kvPoolGiB"} <= changed
+    assert "weightsGiB" not in changed
+
+
+def test_a_model_that_is_not_modelled_has_a_reason_and_no_numbers() -> None:
+    output = output_of(Unmodelled("sliding windows"))
+    assert output["notModelled"] == "sliding windows"
+    assert output["kvTokens"] is None
+    assert output["fits"] is None
+    assert output.keys() >= output_of(planned(QWEN_30B, GUIDE)).keys()
+
+
+def test_the_table_says_first_whether_it_fits() -> None:
+    fits = table(planned(QWEN_30B, GUIDE), "m").splitlines()
+    misfit = table(planned(QWEN_30B, GUIDE | {"gpu-memory-utilization": 0.2}), "m").splitlines()
+    assert fits[0] == "Memory plan for m: fits"
+    assert misfit[0] == "Memory plan for m: DOES NOT FIT"
+    assert misfit[-1].strip().startswith("mend:")
+    assert max(map(len, fits)) <= 100
+
+
+def test_make_fit_plans_any_config_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(
+        json.dumps(
+            {
+                "model_type": "qwen3",
+                "hidden_size": 4096,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 8,
+                "head_dim": 128,
+                "num_hidden_layers": 36,
+                "vocab_size": 151936,
+                "max_position_embeddings": 40960,
+                "intermediate_size": 12288,
+                "tie_word_embeddings": False,
+            }
+        )
+    )
+    engine = "--engine=--max-model-len 32768 --gpu-memory-utilization=0.5 --enforce-eager"
+    assert main(["--model", str(path), engine, "--memory-gib", "139.8", "--json"]) == 0
+    output = json.loads(capsys.readouterr().out)
+    assert output["weightsGiB"] == pytest.approx(15.27, rel=0.01)
+    assert output["kvBytesPerToken"] == 147_456
+    assert output["requestedGiB"] == 69.9
+    assert output["problems"] == []
+
+
+def test_make_fit_exits_1_and_prints_the_mend_of_a_misfit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = str(MODELS / "llama-3.3-70b-instruct-fp8-dynamic.yaml")
+    assert main(["--model", model, "--engine=--gpu-memory-utilization 0.5"]) == 1
+    out = capsys.readouterr().out
+    assert "DOES NOT FIT" in out
+    assert "gpu-memory-utilization to" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "/nowhere/config.json"], "/nowhere/config.json"),
+        (["--model", __file__], "is not valid"),
+        (
+            ["--model", str(MODELS / "qwen3-32b-fp8.yaml"), "--engine=--max-num-seqs '4"],
+            "quotation",
+        ),
+        (
+            ["--model", str(MODELS / "qwen3-32b-fp8.yaml"), "--engine=--max-num-seqs 0"],
+            "vllm-spark:engine.max-num-seqs",
+        ),
+    ],
+)
+def test_make_fit_answers_wrong_input_with_a_sentence_and_exit_code_1(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert said in printed.err
+    assert "mend:" in printed.err
+
+
+@pytest.mark.parametrize("memory", ["0", "-1", "nan", "much"])
+def test_make_fit_refuses_a_memory_that_is_none(memory: str) -> None:
+    model = str(MODELS / "qwen3-32b-fp8.yaml")
+    with pytest.raises(SystemExit) as exited:
+        main(["--model", model, f"--memory-gib={memory}"])
+    assert exited.value.code != 0
