@@ -1,13 +1,13 @@
 """Which vLLM an image holds, and how its container has to be told what to serve.
 
-The same `vllm serve` needs three different container commands, because images differ in their
-entrypoint: NVIDIA's must keep its own (it arranges CUDA forward compatibility) and takes
-`vllm serve MODEL ...` whole; upstream's starts with `vllm serve` since 0.12 and takes the rest;
-before 0.12 it started the API server module, which takes no positional model. The version decides
-as well which flags exist (`engine/flag_history.py`), so it is read off the tag where the tag tells.
+The same `vllm serve` needs three container commands, because images differ in their entrypoint:
+NVIDIA's must keep its own (it arranges CUDA forward compatibility) and takes `vllm serve MODEL ...`
+whole; the vLLM project's starts `vllm serve` and takes the rest; until 0.11.0 it started the API
+server's module, which takes the model as a flag. The release decides as well which flags exist, so
+it is read off the tag where the tag tells.
 
-Sources: vLLM's docker/Dockerfile and docker/Dockerfile.cpu of each release; NVIDIA's vLLM
-container release notes for the table of tags.
+Sources: docker/Dockerfile and docker/Dockerfile.cpu in vLLM's source distributions 0.10.1.1,
+0.11.0, 0.11.1, 0.11.2, 0.12.0, 0.28.0 and 0.33.0; for NVIDIA's tags what users of them reported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Literal, Self
 from engine.problems import ConfigError, Problem
 
 Family = Literal["ngc", "upstream", "other"]
-"""Who built the image: NVIDIA, the vLLM project, or somebody whose image has no entrypoint."""
+"""Who built the image: NVIDIA, the vLLM project, or somebody else, whose image has `vllm` on its
+PATH and no entrypoint that starts it."""
 
 WHERE = "vllm-spark:image.name"
 
@@ -43,16 +44,20 @@ class Version:
     """A vLLM release, ordered by its numbers alone: `0.11 == 0.11.0 < 0.11.1`."""
 
     numbers: tuple[int, ...]
+    """Without zeros at the end: (0, 11) for 0.11.0."""
     text: str = field(compare=False)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `0.10.1.1`, `v0.28.0` or `0.32.0+cpu`; the suffix does not count. ValueError else."""
+        """Read `0.10.1.1`, `v0.28.0` or `0.32.0+cpu`; a suffix does not count.
+
+        ValueError if the text does not begin with a release.
+        """
         match = re.match(r"v?(\d+(?:\.\d+)+)", text)
         if match is None:
-            raise ValueError(f"{text!r} is not a vLLM version such as 0.28.0")
+            raise ValueError(f"{text!r} is not a vLLM release such as 0.28.0")
         numbers = [int(number) for number in match[1].split(".")]
-        while numbers[-1] == 0 and len(numbers) > 1:
+        while numbers and numbers[-1] == 0:
             numbers.pop()
         return cls(tuple(numbers), match[1])
 
@@ -60,13 +65,13 @@ class Version:
         return self.text
 
 
-_FIRST_WITH_SERVE_ENTRYPOINT = Version.parse("0.12.0")
+_FIRST_TO_START_VLLM_SERVE = Version.parse("0.11.1")
 
-# The grammar of the distribution project (github.com/distribution/reference), as far as we need it.
-_HOST = r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::\d+)?)"
+# The grammar of the distribution project (github.com/distribution/reference).
+_REGISTRY = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::\d+)?")
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_REFERENCE = re.compile(
-    rf"(?:(?P<registry>{_HOST})/)??(?P<repository>{_PART}(?:/{_PART})*)"
+_REST = re.compile(
+    rf"(?P<repository>{_PART}(?:/{_PART})*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
     r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
@@ -74,7 +79,7 @@ _REFERENCE = re.compile(
 
 @dataclass(frozen=True)
 class ImageReference:
-    """The parts of an image's name. Registry is `docker.io` where the name gives none."""
+    """The parts of an image's name. The registry is `docker.io` where the name gives none."""
 
     registry: str
     repository: str
@@ -83,74 +88,90 @@ class ImageReference:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Read `registry/repository:tag@digest`. ConfigError if malformed or without tag and digest.
+        """Read `registry/repository:tag@digest`; the tag or the digest may be missing, not both.
 
-        Without either, Docker takes `latest`, so what runs would depend on the day of the pull.
+        ConfigError if the name is malformed, or if it has neither: Docker would take `latest`, so
+        what runs would depend on the day of the pull.
         """
-        match = _REFERENCE.fullmatch(name)
-        if match is None:
-            raise ConfigError([_malformed(name)])
-        registry, repository = match["registry"], match["repository"]
-        if registry is None and _names_a_host(repository):
-            registry, repository = repository.split("/", 1)
-        elif registry is not None and not _names_a_host(f"{registry}/"):
-            raise ConfigError([_malformed(name)])
+        registry, slash, rest = name.partition("/")
+        # Docker's own rule for telling a registry from the first part of a repository.
+        if not slash or not (set(".:") & set(registry) or registry == "localhost"):
+            registry, rest = "docker.io", name
+        match = _REST.fullmatch(rest)
+        if match is None or not _REGISTRY.fullmatch(registry):
+            raise ConfigError([_malformed(name, only_case=_REST.fullmatch(rest.lower()))])
         if match["tag"] is None and match["digest"] is None:
-            raise ConfigError([_untagged(name)])
-        return cls(registry or "docker.io", repository, match["tag"], match["digest"])
+            raise ConfigError([_without_tag(name)])
+        return cls(registry, match["repository"], match["tag"], match["digest"])
 
     @property
     def family(self) -> Family:
-        """Who built the image, judged by its name alone."""
-        if self.registry == "nvcr.io" and self.repository == "nvidia/vllm":
+        """Who built the image, judged by its repository, so that a mirror of a registry counts."""
+        if f"/{self.repository}".endswith("/nvidia/vllm"):
             return "ngc"
-        if self.registry == "docker.io" and self.repository.startswith("vllm/vllm-openai"):
-            return "upstream"
-        return "other"
+        return "upstream" if self._last_part.startswith("vllm-openai") else "other"
 
     @property
     def is_cpu(self) -> bool:
-        """Whether the image holds vLLM for the CPU, which gets no GPU and no CUDA flags."""
-        words = re.split(r"[^a-z0-9]+", f"{self.repository.rsplit('/', 1)[-1]}-{self.tag}".lower())
-        return "cpu" in words
+        """Whether the image holds vLLM for the CPU: `cpu` is a word of its repository or tag."""
+        return "cpu" in re.split(r"[^a-z0-9]+", f"{self._last_part}-{self.tag}".lower())
+
+    @property
+    def _last_part(self) -> str:
+        return self.repository.rsplit("/", 1)[-1]
 
 
-def _names_a_host(repository: str) -> bool:
-    """Docker's own rule: the first part is a registry if it has a dot or a port, or is localhost."""
-    first, slash, _ = repository.partition("/")
-    return bool(slash) and ("." in first or ":" in first or first == "localhost")
-
-
-def _malformed(name: str) -> Problem:
-    if name != name.lower():
-        why = "upper-case letters are allowed in the tag only"
-    else:
-        why = "it is not of the form registry/repository:tag"
+def _malformed(name: str, *, only_case: object) -> Problem:
+    why = "capitals are allowed in the tag only" if only_case else "it needs registry/name:tag"
     return Problem(
         WHERE,
-        f"{name!r} is not an image reference: {why}",
+        f"{name!r} is not the name of an image: {why}",
         "write for example nvcr.io/nvidia/vllm:25.09-py3, or name@sha256:<64 hex digits>",
     )
 
 
-def _untagged(name: str) -> Problem:
+def _without_tag(name: str) -> Problem:
+    example = "25.09-py3" if name.endswith("nvidia/vllm") else "v0.28.0"
     return Problem(
         WHERE,
-        f"{name!r} has neither tag nor digest, so it would mean whatever is newest at the pull",
-        f"give the tag, for example {name}:25.09-py3 from NVIDIA or {name}:v0.28.0 from vLLM, "
-        "or a digest",
+        f"{name!r} has neither tag nor digest, so it would mean whatever is newest when pulled",
+        f"give a tag, such as {name}:{example}, or a digest",
     )
 
 
 def vllm_version(reference: ImageReference) -> Version | None:
-    """The vLLM release in the image if its tag tells, else None (nightlies, digests, own images)."""
+    """The vLLM release in the image if its tag tells, else None: nightlies, digests, own images."""
     tag = reference.tag or ""
     if reference.family == "ngc":
-        release = _NGC_VERSIONS.get(tag.split("-")[0])
+        release = _NGC_VERSIONS.get(tag[:5])
         return Version.parse(release) if release else None
-    if re.match(r"v?\d+\.\d+\.\d+", tag):
+    if reference.family == "upstream" and re.match(r"v?\d+\.\d+\.\d+", tag):
         return Version.parse(tag)
     return None
+
+
+def check_image(reference: ImageReference, version: Version | None) -> list[Problem]:
+    """Warnings about an image that may be deployed. `version` is what config or tag tells."""
+    warnings = []
+    tag = reference.tag or ""
+    if reference.digest is None and ("latest" in tag or "nightly" in tag):
+        warnings.append(
+            Problem(
+                WHERE,
+                f"the tag {tag} moves, so a pull may bring another vLLM without a change of config",
+                "take the tag of a release, or add the digest that `docker images --digests` shows",
+            )
+        )
+    if version is None:
+        warnings.append(
+            Problem(
+                WHERE,
+                "its name does not tell which vLLM it holds, so the engine flags are not held "
+                "against a release",
+                "set vllm-spark:image.vllmVersion",
+            )
+        )
+    return warnings
 
 
 def serve_command(
@@ -158,13 +179,15 @@ def serve_command(
     model: str,
     argv: Sequence[str],
     *,
-    family: Family | None = None,
     version: Version | None = None,
 ) -> list[str]:
-    """The container's command. `family` and `version` override what the name of the image tells."""
+    """The container's command. `version` is what the config tells, where the tag does not.
+
+    An upstream image of unknown release counts as new: it is a nightly or pinned by digest.
+    """
     version = version or vllm_version(reference)
-    if (family or reference.family) != "upstream":
+    if reference.family != "upstream":
         return ["vllm", "serve", model, *argv]
-    if version is not None and version < _FIRST_WITH_SERVE_ENTRYPOINT:
+    if version is not None and version < _FIRST_TO_START_VLLM_SERVE:
         return ["--model", model, *argv]
     return [model, *argv]

@@ -1,0 +1,259 @@
+"""What is wrong with a config's engine flags, found at preview instead of by a server that dies.
+
+vLLM needs 10 to 20 seconds to refuse a flag, and by then the old server is gone. Checked here is
+only what vLLM itself refuses for every model, plus the flags that this program sets from keys of
+its own; whether the numbers fit the memory is for the memory plan. Rules are those of vLLM's
+get_kwargs, CacheConfig, SchedulerConfig and validate_parsed_serve_args, 0.10.1 to 0.33.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+from engine.flag_history import CHOICES, NEWEST, check_existence
+from engine.flags import WHERE, FlagValue, kind_of, meaning, unspeakable
+from engine.images import Version
+from engine.problems import Problem
+
+_OWN = {
+    "model": "write the model into vllm-spark:model.id",
+    "revision": "write it into vllm-spark:model.revision",
+    "served-model-name": "write it into vllm-spark:model.servedName",
+    "host": "write the address into vllm-spark:endpoint.bind",
+    "port": "write the port into vllm-spark:endpoint.port",
+    "download-dir": "say where the weights are kept with vllm-spark:cache",
+    "api-key": "run `pulumi config set --secret vllm-spark:apiKey`; an argument can be read in "
+    "`docker inspect` and in vLLM's log",
+    "hf-token": "run `pulumi config set --secret vllm-spark:huggingFaceToken`; an argument can be "
+    "read in `docker inspect`",
+}
+"""Flags that follow from other keys, with the mend. No error shows their values: two are secret."""
+
+_AT_LEAST = {
+    "block-size": 1,
+    "cpu-offload-gb": 0,
+    "data-parallel-size": 1,
+    "kv-cache-memory-bytes": 1,
+    "max-loras": 1,
+    "max-model-len": 1,
+    "max-num-batched-tokens": 1,
+    "max-num-seqs": 1,
+    "num-gpu-blocks-override": 1,
+    "pipeline-parallel-size": 1,
+    "tensor-parallel-size": 1,
+}
+
+_AUTO_LENGTH = Version.parse("0.14.0")
+"""The first release in which max-model-len may be `auto` or -1."""
+
+_CHUNKED_PREFILL_OPTIONAL = Version.parse("0.11.1")
+"""Before, V1 chunked the prefill of every generating model, whatever the flag said."""
+
+_NEEDS = {
+    "enable-auto-tool-choice": ("tool-call-parser", "hermes for Qwen3"),
+    "enable-log-outputs": ("enable-log-requests", "true"),
+}
+
+
+def check(
+    flags: Mapping[str, FlagValue], *, version: Version | None
+) -> tuple[list[Problem], list[Problem]]:
+    """All errors and all warnings about a config's engine flags, for one vLLM release.
+
+    Without a version (a nightly, an image of one's own) what depends on it is not checked.
+    """
+    errors: list[Problem] = list(_repeated(flags))
+    warnings: list[Problem] = []
+    for written in flags:
+        name, value = meaning(written, flags[written])
+        where = f"{WHERE}.{written}"
+        if name in _OWN:
+            errors.append(Problem(where, "is set by vllm-spark itself", _OWN[name]))
+            continue
+        if (problem := unspeakable(written, flags[written])) is not None:
+            errors.append(problem)
+            continue
+        missing, unknown = check_existence(name, where, version)
+        errors += missing
+        warnings += unknown
+        if (problem := _misfit(name, value, where, version)) is not None:
+            errors.append(problem)
+    return errors + list(_contradictions(flags, version)), warnings
+
+
+def _repeated(flags: Mapping[str, FlagValue]) -> Iterator[Problem]:
+    first: dict[str, str] = {}
+    for written in flags:
+        name = meaning(written, flags[written])[0]
+        if name in first:
+            yield Problem(
+                f"{WHERE}.{written}",
+                f"is the same flag as {first[name]}, given twice",
+                "keep one of the two",
+            )
+        first.setdefault(name, written)
+    for name, written in first.items():
+        head, dot, path = name.partition(".")
+        if dot and head in first:
+            yield Problem(
+                f"{WHERE}.{written}",
+                f"sets a part of {head}, which is also given whole; vLLM would drop the whole",
+                f"move {path} into {first[head]}",
+            )
+
+
+def _misfit(name: str, value: FlagValue, where: str, version: Version | None) -> Problem | None:
+    """A value that vLLM's parser, or its config classes whatever the model, would refuse."""
+    match kind_of(name):
+        case "bool" | "store_true" if not isinstance(value, bool):
+            return Problem(
+                where, f"{value!r} is neither true nor false", "write true or false, unquoted"
+            )
+        case "int" | "human_int" | "float":
+            return _bad_number(name, value, where, version)
+        case "json" if isinstance(value, bool | int | float):
+            return Problem(where, f"{value!r} is not an object", "write an object: {key: value}")
+        case "list" | "append" if isinstance(value, bool):
+            return Problem(where, f"{value!r} is not a list", "write a list: [first, second]")
+        case "text" if isinstance(value, bool | list | dict):
+            return Problem(where, f"{value!r} is not a text", "write one word or text")
+        case "text" if name in CHOICES:
+            return _bad_choice(name, str(value), where, version)
+    return None
+
+
+def _bad_number(name: str, value: FlagValue, where: str, version: Version | None) -> Problem | None:
+    if name == "max-model-len" and (str(value).lower() == "auto" or integer(value) == -1):
+        if version is None or version >= _AUTO_LENGTH:
+            return None
+        return Problem(
+            where,
+            f"{value!r} is understood since vLLM {_AUTO_LENGTH}, and the image holds {version}",
+            "write the length in tokens, such as 32768",
+        )
+    found = _number(name, value)
+    if found is None:
+        kind = "a number" if kind_of(name) == "float" else "a whole number"
+        return Problem(where, f"{value!r} is not {kind}", f"write {kind}, without unit")
+    if name == "gpu-memory-utilization" and not 0 < found <= 1:
+        return Problem(
+            where,
+            f"{value!r} is not a share of the device's memory",
+            "write a number above 0 and up to 1, such as 0.85",
+        )
+    least = _AT_LEAST.get(name)
+    if least is not None and found < least:
+        return Problem(where, f"{value!r} is too small", f"write {least} or more")
+    return None
+
+
+def _number(name: str, value: FlagValue) -> float | None:
+    """The number that vLLM reads, or None where it would refuse. A quoted number is a number."""
+    if kind_of(name) != "float":
+        whole = integer(value)
+        suffixed = isinstance(value, str) and value.strip()[-1:].isalpha()
+        return None if suffixed and kind_of(name) == "int" else whole
+    try:
+        found = float(value) if isinstance(value, int | float | str) else math.nan
+    except ValueError:
+        return None
+    return found if math.isfinite(found) and not isinstance(value, bool) else None
+
+
+def integer(value: FlagValue) -> int | None:
+    """A whole number as vLLM reads it: 32768, "32768", 32k (32,000), 25.6k, 32K (32,768)."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, int | float):
+        return int(value) if math.isfinite(value) and value == int(value) else None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt])|(\d+)([KMGT])|(-?\d+)", value.strip())
+    if match is None:
+        return None
+    decimal, thousands, binary, ki, plain = match.groups()
+    if decimal is not None:
+        return int(float(decimal) * 1000 ** (1 + "kmgt".index(thousands)))
+    return int(binary) * 1024 ** (1 + "KMGT".index(ki)) if binary is not None else int(plain)
+
+
+def _bad_choice(name: str, value: str, where: str, version: Version | None) -> Problem | None:
+    choices = CHOICES[name]
+    added = choices.get(value)
+    if added is not None:
+        if version is None or added <= version:
+            return None
+        return Problem(
+            where,
+            f"{value!r} is understood since vLLM {added}, and the image holds {version}",
+            f"take an image with vLLM {added} or newer, or another value",
+        )
+    if version is not None and version > NEWEST:
+        return None
+    near = difflib.get_close_matches(value, choices, n=1)
+    return Problem(
+        where,
+        f"{value!r} is none of the words that vLLM takes here",
+        f"write {near[0]}" if near else f"write one of {', '.join(choices)}",
+    )
+
+
+def _contradictions(flags: Mapping[str, FlagValue], version: Version | None) -> Iterator[Problem]:
+    values = dict(meaning(written, flags[written]) for written in flags)
+    where = {meaning(written, flags[written])[0]: f"{WHERE}.{written}" for written in flags}
+    for flag, (needed, example) in _NEEDS.items():
+        if values.get(flag) is True and not values.get(needed):
+            yield Problem(where[flag], f"needs {needed} beside it", f"add {needed}: {example}")
+    batched = integer(values.get("max-num-batched-tokens"))
+    sequences = integer(values.get("max-num-seqs"))
+    length = integer(values.get("max-model-len"))
+    if batched is not None and sequences is not None and batched < sequences:
+        yield Problem(
+            where["max-num-batched-tokens"],
+            f"{batched} is less than max-num-seqs, {sequences}; each sequence needs one token",
+            f"set it to at least {sequences}",
+        )
+    unchunked = values.get("enable-chunked-prefill") is False and (
+        version is None or version >= _CHUNKED_PREFILL_OPTIONAL
+    )
+    if unchunked and batched is not None and length is not None and batched < length:
+        yield Problem(
+            where["max-num-batched-tokens"],
+            f"{batched} is less than max-model-len, {length}, and without chunked prefill a "
+            "prompt has to fit into one batch",
+            f"set it to at least {length}, or enable-chunked-prefill: true",
+        )
+
+
+def check_length(
+    flags: Mapping[str, FlagValue], max_positions: int, environment: Mapping[str, str]
+) -> list[Problem]:
+    """An error if max-model-len is beyond the model's positions and nothing stretches them.
+
+    `max_positions` is max_position_embeddings of the model's config.json, in tokens. Rope scaling
+    stretches them, and VLLM_ALLOW_LONG_MAX_MODEL_LEN in the container's environment lifts the rule.
+    """
+    allowed = environment.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "").strip().lower() in ("1", "true")
+    for written in flags:
+        name, value = meaning(written, flags[written])
+        length = integer(value) if name == "max-model-len" else None
+        if length is not None and length > max_positions and not allowed and not _stretched(flags):
+            return [
+                Problem(
+                    f"{WHERE}.{written}",
+                    f"{length:,} tokens are more than the model's {max_positions:,} positions",
+                    f"set {written} to at most {max_positions}, or stretch the positions with "
+                    "hf-overrides as the model's card says",
+                )
+            ]
+    return []
+
+
+def _stretched(flags: Mapping[str, FlagValue]) -> bool:
+    """Whether a flag changes how the model counts positions: rope parameters or their number."""
+    return any(
+        re.search("rope|position|max_model_len", f"{name}={value}")
+        for name, value in (meaning(written, flags[written]) for written in flags)
+        if name.split(".")[0] in ("hf-overrides", "rope-scaling", "rope-theta")
+    )
