@@ -3,7 +3,7 @@ STACK ?= local
 PYTHON = .venv/bin/python
 SOURCES = __main__.py bootstrap components engine offline operations tests
 
-.PHONY: help up down preview status logs fit env check test
+.PHONY: help up down preview status logs fit diagnose env check test
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -26,6 +26,9 @@ logs: .venv/ready ## follow the log of STACK's server
 fit: .venv/ready ## whether a model fits: STACK=x, or MODEL=config.json ENGINE='--flag value' MEMORY_GIB=n; JSON=1
 	@$(PYTHON) -m operations.fit $(if $(MODEL),--model "$(MODEL)",--stack $(STACK)) \
 	  $(if $(ENGINE),--engine='$(ENGINE)') $(if $(MEMORY_GIB),--memory-gib $(MEMORY_GIB)) $(if $(JSON),--json)
+
+diagnose: .venv/ready ## why a vLLM did not start: LOG=file, or LOG=- for standard input; JSON=1
+	@$(PYTHON) -m operations.diagnose "$(LOG)" $(if $(JSON),--json)
 
 env: .venv/ready ## print the exports under which plain `pulumi` works: eval "$$(make -s env)"
 	@$(PYTHON) -m operations.deploy env

@@ -2,10 +2,11 @@
 
 import pulumi
 
-from components.stack_config import read_settings, secret
+from components.stack_config import read_stack, secret
 from components.vllm_server import VllmServer
+from engine.plan_report import output_of
 
-settings = read_settings()
+settings, review = read_stack()
 server = VllmServer(
     "vllm",
     settings=settings,
@@ -18,5 +19,6 @@ pulumi.export("model", server.model)
 pulumi.export("containerName", server.container_name)
 pulumi.export("image", settings.image.name)
 pulumi.export("engine", settings.engine)
+pulumi.export("memoryPlan", output_of(review.plan))
 pulumi.export("readySeconds", server.ready_seconds)
 pulumi.export("curl", server.curl)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import pulumi
 from pulumi.runtime.config import CONFIG
 
+from engine.plan_report import table
 from engine.problems import ConfigError
+from engine.review import Review, review
 from engine.settings import NAMESPACE, SECRETS, Settings
 
 
-def read_settings() -> Settings:
-    """The settings of the selected stack. RunError, which Pulumi prints without a traceback."""
+def read_stack() -> tuple[Settings, Review]:
+    """The settings of the selected stack and their plan, with the doubts about it in the log.
+
+    RunError, which Pulumi prints without a traceback, if it cannot be deployed.
+    """
     config = pulumi.Config(NAMESPACE)
     prefix = f"{NAMESPACE}:"
     # `pulumi.Config` can look a key up but not list the keys, and an unknown key must be refused.
@@ -21,10 +26,15 @@ def read_settings() -> Settings:
     # The settings only need to know that a secret is there; its value stays a Pulumi output.
     values = {key: "(encrypted)" if key in encrypted else config.get(key) for key in given}
     try:
-        return Settings.parse(values, encrypted)
+        settings = Settings.parse(values, encrypted)
+        reviewed = review(settings)
     except ConfigError as error:
         stack = pulumi.get_stack()
         raise pulumi.RunError(f"the config of stack {stack} cannot be deployed:\n{error}") from None
+    for doubt in reviewed.warnings:
+        pulumi.log.warn(str(doubt))
+    pulumi.log.info(table(reviewed.plan, settings.model.id))
+    return settings, reviewed
 
 
 def secret(key: str) -> pulumi.Output[str] | None:

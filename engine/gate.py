@@ -14,12 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.diagnosis import LogDiagnosis
 from engine.probe import HUNG_MEND, NotYet, Probe, Ready, Refused
+from engine.redaction import redacted
 
 POLL_SECONDS = 1.0
 EAGER_POLL_SECONDS = 0.1
 PROGRESS_SECONDS = 10.0
 DAEMON_PATIENCE_SECONDS = 60.0
+LAST_WORDS_SECONDS = 0.5
+"""What a log that tells of a failure gets to say the rest of it."""
+
+UNKNOWN_MEND = "the last lines of the log may tell; `make diagnose` reads a log that was saved"
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,9 @@ class Gate:
         self._report = report
         self._timeout = timeout_seconds
         self._began = time.monotonic()
+        self._log = LogDiagnosis()
         self._tail: deque[str] = deque(maxlen=15)
+        self._lost: float | None = None
         self._start: str | None = None
         self._heard = self._began
         self._why = "the container was created"
@@ -122,15 +130,47 @@ class Gate:
     def run(self) -> Healthy | Failed:
         """Wait until the model answers, or cannot any more, or the time is over."""
         while True:
-            self._tail.extend(self._watch.lines())
+            entered_phase = self._read()
             now = time.monotonic()
-            verdict = self._look(now) or self._ask(now) or self._overdue(now)
+            verdict = self._look(now) or self._said(now) or self._ask(now) or self._overdue(now)
             if verdict is not None:
                 return verdict
-            if now >= self._next_report:
+            if entered_phase or now >= self._next_report:
                 self._next_report = now + PROGRESS_SECONDS
-                self._report(f"{self._why}, {now - self._began:.0f} of {self._timeout:.0f} s")
+                doing = self._log.start.sentence() or self._why
+                self._report(f"{doing}, {now - self._began:.0f} of {self._timeout:.0f} s")
             self._watch.wait(EAGER_POLL_SECONDS if self._question else POLL_SECONDS)
+
+    def _read(self) -> bool:
+        """Take in what the log has since the last time; whether a phase of the start began."""
+        lines = self._watch.lines()
+        self._tail.extend(lines)
+        before = self._log.start.phase
+        for line in lines:
+            self._log.feed(line)
+        return self._log.start.phase is not before
+
+    def _said(self, now: float) -> Failed | None:
+        """A start that has failed in its log is over, even if its process lives on and is mute."""
+        if not self._log.final:
+            return None
+        self._lost = self._lost or now
+        if now - self._lost < LAST_WORDS_SECONDS:
+            return None
+        return self._explained("the log says that the start has failed")
+
+    def _explained(
+        self, cause: str, exit_code: int | None = None, *, oom_killed: bool = False
+    ) -> Failed:
+        """The cause that the log tells; `cause` and its last lines if it tells none."""
+        if not self._watch.ended():
+            self._watch.wait(LAST_WORDS_SECONDS)
+        self._read()
+        found = self._log.diagnosis(exit_code=exit_code, oom_killed=oom_killed)
+        if found.verdict == "failed":
+            return Failed(found.cause, found.mend, tuple(found.evidence))
+        tail = tuple(redacted(line) for line in self._tail)
+        return Failed(f"{cause}, for a reason that is not known here", UNKNOWN_MEND, tail)
 
     def _look(self, now: float) -> Failed | None:
         """What the Docker engine says, asked when the log ends and else once a second."""
@@ -158,14 +198,15 @@ class Gate:
         if state.running and state.start == self._start:
             return None
         if state.start != self._start:
-            cause = "the container ended and was started again"
-        elif state.oom_killed:
-            cause = "the container was killed: out of memory"
-        elif state.error:
+            return self._explained("the container ended and was started again")
+        if state.error:
             cause = f"the container could not be started: {state.error}"
-        else:
-            cause = f"the container ended with exit code {state.exit_code}"
-        return Failed(cause, "the log lines below say why", tuple(self._tail))
+            return Failed(cause, "see the words of the Docker engine above")
+        return self._explained(
+            f"the container ended with exit code {state.exit_code}",
+            state.exit_code,
+            oom_killed=state.oom_killed,
+        )
 
     def _ask(self, now: float) -> Healthy | Failed | None:
         """Put the next question, or read the answer to the last; the completion comes last."""
@@ -185,7 +226,7 @@ class Gate:
         self._next_question = now + POLL_SECONDS
         match question.outcome:
             case Refused(cause, mend, evidence):
-                return Failed(cause, mend, (*evidence, *self._tail))
+                return Failed(cause, mend, tuple(map(redacted, (*evidence, *self._tail))))
             case NotYet(why):
                 self._why = why
             case Ready() as answer:
@@ -213,5 +254,5 @@ class Gate:
         return Failed(
             f"the model did not answer within {self._timeout:.0f} s ({self._why})",
             "raise vllm-spark:health.timeoutSeconds if it was still making progress",
-            tuple(self._tail),
+            tuple(map(redacted, self._tail)),
         )

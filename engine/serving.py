@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.flags import to_argv
-from engine.images import Version, serve_command
+from engine.images import serve_command
 from engine.settings import Settings
 
 CACHE_PATH = "/root/.cache/huggingface"
@@ -27,13 +27,8 @@ def server_arguments(settings: Settings) -> list[str]:
     # Offline, vLLM since 0.10.2 replaces the model's id by a path: pin the name that clients use.
     argv += ["--served-model-name", settings.served_name]
     argv += to_argv(settings.engine)
-    version = settings.image.vllm_version
-    return serve_command(
-        settings.image.reference,
-        settings.model.id,
-        argv,
-        version=Version.parse(version) if version else None,
-    )
+    image = settings.image
+    return serve_command(image.reference, settings.model.id, argv, version=image.version)
 
 
 def server_environment(settings: Settings) -> dict[str, str]:

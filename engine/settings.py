@@ -29,7 +29,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from engine.images import ImageReference, Version
+from engine.flag_checks import check
+from engine.images import ImageReference, Version, vllm_version
 from engine.problems import ConfigError, Problem
 from engine.validation import problems_from
 
@@ -90,6 +91,12 @@ class Image(Section):
     def reference(self) -> ImageReference:
         """The parts of the name."""
         return ImageReference.parse(self.name)
+
+    @property
+    def version(self) -> Version | None:
+        """The vLLM release in the image; None if neither config nor tag tells."""
+        told = self.vllm_version
+        return Version.parse(told) if told else vllm_version(self.reference)
 
 
 class Cache(Section):
@@ -153,6 +160,20 @@ class Health(Section):
     )
 
 
+class HostMemory(Section):
+    """The machine that the plan is made for. The defaults are a DGX Spark's."""
+
+    memory_gib: float = Field(
+        121.69, alias="memoryGiB", gt=0, description="GiB that vLLM sees, as its log prints them"
+    )
+    memory_bandwidth_gbps: float = Field(
+        273.0, alias="memoryBandwidthGBps", gt=0, description="GB/s of its memory"
+    )
+    allow_misfit: bool = Field(
+        False, description="true to be warned where a plan does not fit, instead of stopped"
+    )
+
+
 class Settings(BaseModel):
     """All of a stack's config. Read it with `parse`, which reports every mistake at once."""
 
@@ -169,6 +190,9 @@ class Settings(BaseModel):
         Container(), description="the container: {name, gpus, ipc, restart, ulimits, environment}"
     )
     health: Health = Field(Health(), description="the health gate: {timeoutSeconds}")
+    host: HostMemory = Field(
+        HostMemory(), description="the host: {memoryGiB, memoryBandwidthGBps, allowMisfit}"
+    )
     state: Literal["running", "stopped"] = Field(
         "running", description="running, or stopped: created but not started"
     )
@@ -190,8 +214,10 @@ class Settings(BaseModel):
             for key in SECRETS
             if key in config and key not in secret_keys
         ]
+        decoded = {key: _decoded(config[key]) for key in config}
+        problems += _flag_errors(decoded)
         try:
-            settings = cls.model_validate({key: _decoded(config[key]) for key in config})
+            settings = cls.model_validate(decoded)
         except ValidationError as error:
             raise ConfigError(problems + problems_from(error, cls, NAMESPACE)) from None
         if problems:
@@ -202,6 +228,18 @@ class Settings(BaseModel):
     def served_name(self) -> str:
         """What clients put into the `model` field of a request."""
         return self.model.served_name or self.model.id
+
+
+def _flag_errors(decoded: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with the engine's flags, also when something else is wrong too."""
+    engine = decoded.get("engine")
+    if not isinstance(engine, dict):
+        return []
+    try:
+        version = Image.model_validate(decoded.get("image")).version
+    except ValueError:
+        version = None
+    return check(engine, version=version)[0]
 
 
 def load_stack(path: Path) -> Settings:

@@ -15,14 +15,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bootstrap.steps import ROOT
 from engine.fit import problems_of
 from engine.flags import from_argv
-from engine.images import Version, vllm_version
-from engine.limits import Host, cpu_kv_cache_gib
+from engine.limits import Host
 from engine.memory_plan import MemoryPlan, make_plan
-from engine.model_config import known_shapes, read_config
+from engine.model_config import read_config
 from engine.plan_report import output_of, table
 from engine.problems import ConfigError, Problem
+from engine.review import plan_of
 from engine.settings import load_stack
 from engine.unmodelled import Unmodelled
 
@@ -45,29 +46,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _plan(arguments: argparse.Namespace) -> tuple[str, MemoryPlan | Unmodelled]:
     if arguments.stack is not None:
-        return _plan_of_stack(arguments.stack)
+        settings = load_stack(ROOT / f"Pulumi.{arguments.stack}.yaml")
+        return settings.model.id, plan_of(settings)
     try:
         flags = from_argv(shlex.split(arguments.engine))
+    except ConfigError:
+        raise
     except ValueError as error:
         what, mend = f"{arguments.engine!r}: {error}", "close every quotation mark"
         raise ConfigError([Problem("--engine", what, mend)]) from error
     host = Host(memory_gib=arguments.memory_gib)
     return str(arguments.model), make_plan(read_config(arguments.model), flags, host)
-
-
-def _plan_of_stack(stack: str) -> tuple[str, MemoryPlan | Unmodelled]:
-    settings = load_stack(Path(f"Pulumi.{stack}.yaml"))
-    image, model = settings.image, settings.model.id
-    told = image.vllm_version
-    version = Version.parse(told) if told else vllm_version(image.reference)
-    shape = known_shapes().get(model) or Unmodelled(f"no file in models/ has the id {model}")
-    return model, make_plan(
-        shape,
-        settings.engine,
-        Host(),
-        version.numbers if version else None,
-        cpu_kv_cache_gib(settings.container.environment),
-    )
 
 
 def _parser() -> argparse.ArgumentParser:

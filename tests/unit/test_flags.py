@@ -1,6 +1,6 @@
 """Engine flags from config to argv and back, in the forms that vLLM's own parser reads.
 
-The argv in the tables were also given to the real parser of vLLM 0.32.0, which read them as meant.
+Each form in the tables was also given to the real parser of vLLM 0.32.0, which read it as meant.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.gate import ContainerState, CouldNotAsk, Failed, Gate, Gone, Healthy
-from engine.probe import Probe
+from engine.probe import NotYet, Probe, Ready, Refused
 
 ENGINE = Path(__file__).resolve().parents[1] / "fake_engine.py"
 RUNNING = ContainerState(running=True, start="first start")
@@ -31,6 +31,9 @@ class Story:
 
     def state(self) -> State:
         return self._states.pop(0) if len(self._states) > 1 else self._states[0]
+
+    def now(self, state: State) -> None:
+        self._states = [state]
 
     def lines(self) -> list[str]:
         log, self._log = self._log, []
@@ -154,6 +157,30 @@ def test_a_container_that_ends_fails_with_its_last_lines_whatever_its_exit_code(
     assert "the reason" in failed.evidence
 
 
+def test_the_cause_is_the_engines_own_and_not_the_servers_hint() -> None:
+    core = "(EngineCore pid=26) ERROR 11-23 12:00:00 [core.py:1330]"
+    log = (
+        f"{core} EngineCore failed to start.",
+        f"{core} Traceback (most recent call last):",
+        f"{core} ValueError: Load format `nosuch` is not supported",
+        "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.",
+    )
+    ended = ContainerState(running=False, start="first start", exit_code=1)
+    failed = failure(NOBODY, Story(RUNNING, ended, log=log))
+    assert "nosuch" in failed.cause
+    assert not any("See root cause above" in line for line in failed.evidence)
+
+
+def test_a_start_that_failed_in_its_log_is_lost_though_the_process_lives_on() -> None:
+    core = "(EngineCore pid=26) ERROR 11-23 12:00:00 [core.py:1330]"
+    log = (
+        f"{core} EngineCore failed to start.",
+        f"{core} Traceback (most recent call last):",
+        f"{core} ValueError: Load format `nosuch` is not supported",
+    )
+    assert "nosuch" in failure(NOBODY, Story(RUNNING, log=log)).cause
+
+
 def test_a_container_killed_for_memory_says_so() -> None:
     killed = ContainerState(running=False, start="first start", exit_code=137, oom_killed=True)
     assert "memory" in failure(NOBODY, Story(RUNNING, killed)).cause
@@ -167,18 +194,19 @@ def test_a_restart_voids_the_verdict_even_of_a_server_that_answers(
 
 
 def test_a_container_that_dies_right_after_its_answer_fails(start_engine: StartEngine) -> None:
-    class DiesAfterAnswer(Story):
-        def state(self) -> State:
-            alive = engine_lives(port)
-            return RUNNING if alive else ContainerState(False, "first start", exit_code=0)
-
     port = start_engine(fault="die-after-answer")
-    assert "ended" in failure(port, DiesAfterAnswer(RUNNING)).cause
+    story = Story(RUNNING)
 
+    class AnsweredAndDead(Probe):
+        def completion(self) -> Ready | NotYet | Refused:
+            answer = super().completion()
+            story.now(ContainerState(running=False, start="first start", exit_code=0))
+            return answer
 
-def engine_lives(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
+    probe = AnsweredAndDead(f"http://127.0.0.1:{port}/v1", "model", None)
+    result = Gate(story, probe, print, timeout_seconds=20).run()
+    assert isinstance(result, Failed)
+    assert "exit code 0" in result.cause
 
 
 def test_a_removed_container_fails() -> None:

@@ -1,0 +1,102 @@
+"""One line of a vLLM log, taken apart: who wrote it, how grave it is, what it says.
+
+Every version of vLLM writes its lines a little differently and every way of saving a log adds
+something in front. Whoever reads logs (the progress reader, the diagnosis) wants the message and
+nothing else, so the forms are known here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+LONGEST_TEXT = 6000
+"""Characters of one line that are looked at. Lists of 300 architectures end nothing useful."""
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# docker --timestamps, CI clocks in brackets, compose's "name-1  | "
+_SAVED_WITH = re.compile(
+    r"^(?:\[?\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*(?:Z|[+-]\d\d:?\d\d)\]?\s|[\w.-]*\s*\|\s)"
+)
+# "(EngineCore pid=914) ERROR 11-23 21:07:31 [core.py:1330] ", since 0.10.1 with the process;
+# before that "ERROR 04-17 15:10:09 [engine.py:448] "; Ray's "(RayWorkerWrapper pid=9, ip=10.0.0.1)"
+_PROCESS = re.compile(r"\((?P<process>[^()]{0,60}?\bpid=\d+[^()]{0,40})\)\s?")
+_VLLM = re.compile(
+    r"(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+"
+    r"(?:\d\d-\d\d \d\d:\d\d(?::\d\d)?\s+\[?|\[)(?P<origin>[\w./<>-]+:\d+)\]\s?"
+)
+_RANK = re.compile(r"^\[rank\d+\]:\s?")
+_OTHER_LEVELS = re.compile(
+    r"^(?P<uvicorn>DEBUG|INFO|WARNING|ERROR|CRITICAL):\s+"
+    r"|^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\s+(?:- )?(?P<python>DEBUG|INFO|WARNING|ERROR|CRITICAL)\b"
+    r"|^\[?(?P<glog>[WEIF])\d{4} \d\d:\d\d:\d\d"
+    r"|^\S+:\d+: \w*(?P<warnings>Warning): "
+)
+_GLOG = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "CRITICAL"}
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line without what stands in front of the message.
+
+    `process` is "EngineCore pid=914", "" where the line names none. `level` is Python's name, ""
+    for a bare line (a traceback, a progress bar, another program's output). `origin` is
+    "core.py:1330" or "". `text` keeps its indentation, which tells frames from exceptions. `raw`
+    is the whole line without colours and line end.
+    """
+
+    process: str
+    level: str
+    origin: str
+    text: str
+    raw: str
+
+
+def log_lines(chunk: str) -> Iterator[LogLine]:
+    """The lines in what one read of a log gave, progress bars (separated by CR) one by one."""
+    if chunk.startswith('{"'):
+        chunk = _unwrapped(chunk)
+    if "\x1b" in chunk:
+        chunk = _COLOUR.sub("", chunk)
+    for raw in re.split(r"[\r\n]+", chunk) if "\r" in chunk or "\n" in chunk else (chunk,):
+        if raw:
+            yield _parsed(raw)
+
+
+def _unwrapped(chunk: str) -> str:
+    """The text in a line of JSON: docker's json-file, or vLLM's own JSON formatter (0.30 on)."""
+    try:
+        entry = json.loads(chunk)
+    except (ValueError, RecursionError):
+        return chunk
+    if isinstance(entry.get("log"), str):
+        return str(entry["log"])
+    if isinstance(entry.get("message"), str) and "levelname" in entry:
+        process = f"({entry.get('processName', 'process')} pid={entry.get('process', 0)})"
+        head = f"{process} {entry['levelname']} 01-01 00:00:00 [{entry.get('name', 'vllm')}:0] "
+        return "\n".join(head + line for line in entry["message"].splitlines())
+    return chunk
+
+
+def _parsed(raw: str) -> LogLine:
+    if len(raw) > LONGEST_TEXT:
+        raw = f"{raw[: LONGEST_TEXT // 2]} … {raw[-LONGEST_TEXT // 2 :]}"
+    header = _VLLM.search(raw, 0, 300)
+    if header:
+        named = _PROCESS.search(raw, 0, header.start())
+        process = named["process"] if named else ""
+        return LogLine(process, header["level"], header["origin"], raw[header.end() :], raw)
+    text = _SAVED_WITH.sub("", raw)
+    process = ""
+    while named := _PROCESS.match(text):  # a test runner's or Ray's in front of vLLM's own
+        process, text = named["process"], text[named.end() :]
+    text = _RANK.sub("", text)
+    level = ""
+    if other := _OTHER_LEVELS.match(text):
+        name = other["uvicorn"] or other["python"]
+        level = name or _GLOG.get(other["glog"] or "", "WARNING")
+        if other["uvicorn"]:
+            text = text[other.end() :]
+    return LogLine(process, level, "", text, raw)

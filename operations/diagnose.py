@@ -1,0 +1,83 @@
+"""`make diagnose LOG=file`: why did this vLLM not start? For any log that somebody has.
+
+    python -m operations.diagnose FILE [--json]      (FILE may be - for standard input)
+
+Exit code: 0 healthy, 1 failed, 3 unknown, 2 when the log cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+from engine.diagnosis import Diagnosis, diagnose
+
+EXIT_CODES = {"healthy": 0, "failed": 1, "unknown": 3}
+_UNREADABLE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints cause, mend and evidence; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m operations.diagnose",
+        description="Says why a vLLM server did not start, from its log.",
+        epilog="exit code: 0 healthy, 1 failed, 3 unknown, 2 when the log cannot be read",
+    )
+    parser.add_argument("log", help="a saved log (docker logs NAME > file 2>&1), or - for stdin")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    try:
+        found = _diagnose(options.log)
+    except OSError as problem:
+        print(
+            f"cannot read the log {options.log}: {problem.strerror}; save one with"
+            " `docker logs NAME > file 2>&1`, or pipe it in with LOG=-",
+            file=sys.stderr,
+        )
+        return _UNREADABLE
+    print(as_json(found) if options.json else as_text(found))
+    return EXIT_CODES[found.verdict]
+
+
+def as_json(found: Diagnosis) -> str:
+    """One object: verdict, cause, mend, evidence."""
+    return json.dumps(
+        {
+            "verdict": found.verdict,
+            "cause": found.cause,
+            "mend": found.mend,
+            "evidence": list(found.evidence),
+        },
+        ensure_ascii=False,
+    )
+
+
+def as_text(found: Diagnosis) -> str:
+    """Readable at midnight: what, what to do, why I say so."""
+    parts = [f"{found.verdict}: {found.cause}"]
+    if found.mend:
+        parts.append(f"mend: {found.mend}")
+    if found.evidence:
+        parts.append("the log says:\n" + "\n".join(f"    {line}" for line in found.evidence))
+    return "\n\n".join(parts)
+
+
+def _diagnose(name: str) -> Diagnosis:
+    if name == "-":
+        return diagnose(_lines(sys.stdin.buffer))
+    with open(name, "rb") as log:  # noqa: PTH123
+        return diagnose(_lines(log))
+
+
+def _lines(log: Iterable[bytes]) -> Iterable[str]:
+    """Whatever the bytes are: a log is cut anywhere, and bars are drawn in UTF-8."""
+    return (line.decode("utf-8", errors="replace").rstrip("\n") for line in log)
+
+
+if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    sys.exit(main())
