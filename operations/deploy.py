@@ -50,7 +50,7 @@ def main() -> int:
 
 
 _ARGUMENTS = {
-    "up": ["up", "--yes", "--refresh"],
+    "up": ["up", "--yes", "--skip-preview", "--refresh"],
     "preview": ["preview", "--diff"],
     "down": ["destroy", "--yes", "--refresh"],
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import docker
 import pytest
+import requests
 from openai import OpenAI
 
 from tests.e2e.project import Project
@@ -51,6 +52,12 @@ def test_the_outputs_say_what_was_deployed(client: OpenAI, project: Project) -> 
     assert outputs["containerName"] == project.container
     assert outputs["readySeconds"] > 0
     assert outputs["engine"] == ENGINE
+
+
+def test_the_planned_kv_cache_is_the_engines_to_the_token(client: OpenAI, project: Project) -> None:
+    planned = project.outputs()["memoryPlan"]["kvTokens"]
+    metrics = requests.get(f"http://127.0.0.1:{project.port}/metrics", timeout=10).text
+    assert f'kv_cache_size_tokens="{planned}"' in metrics
 
 
 def test_nothing_changes_right_after_an_up(client: OpenAI, project: Project) -> None:
