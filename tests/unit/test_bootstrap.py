@@ -1,0 +1,104 @@
+"""Making a machine ready: what a person reads when it cannot be, and what is set up once."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from bootstrap import docker_engine, engine_image, environment, steps
+from bootstrap.steps import Unready
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of its own, with nobody logged in to Pulumi."""
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "STATE", tmp_path / ".state")
+    monkeypatch.setattr(steps, "TOOLS", tmp_path / ".tools")
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def script(text: str) -> list[str]:
+    return [sys.executable, "-c", text]
+
+
+def test_a_failed_step_shows_its_last_words_the_log_and_the_mend() -> None:
+    with pytest.raises(Unready) as failed:
+        steps.run("try it", script("print('the reason'); exit(3)"), mend="do that")
+    text = str(failed.value)
+    assert "try it failed (exit code 3)" in text
+    assert "| the reason" in text
+    assert "mend: do that" in text
+
+
+def test_a_full_disk_is_recognised_whatever_the_step() -> None:
+    with pytest.raises(Unready, match="free some disk"):
+        full = script("print('write /layer: No space left on device'); exit(1)")
+        steps.run("build", full, mend="do that")
+
+
+def test_a_disk_too_small_for_the_image_is_found_before_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Client:
+        def info(self) -> dict[str, str]:
+            return {"DockerRootDir": str(tmp_path)}
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100 << 30, 95 << 30, 5 << 30))
+    with pytest.raises(Unready, match=r"5 GiB free and the build needs 18") as failed:
+        engine_image._check_disk(Client())  # type: ignore[arg-type]
+    assert "docker system df" in str(failed.value)
+
+
+def test_a_remote_docker_that_is_silent_is_not_replaced_by_a_local_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    with pytest.raises(Unready, match=r"DOCKER_HOST=unix:///nowhere\.sock"):
+        docker_engine.ensure_docker()
+
+
+def test_state_and_passphrase_stay_in_the_checkout_and_are_made_once(checkout: Path) -> None:
+    first = environment.exports({"PATH": "/bin"})
+    file = Path(first["PULUMI_CONFIG_PASSPHRASE_FILE"])
+    passphrase = file.read_text()
+    assert first["PULUMI_BACKEND_URL"] == (checkout / ".state").as_uri()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    environment.exports({"PATH": "/bin"})
+    assert file.read_text() == passphrase
+
+
+def test_a_backend_a_login_and_a_passphrase_that_are_given_are_left_alone(checkout: Path) -> None:
+    given = {"PATH": "/bin", "PULUMI_BACKEND_URL": "s3://ours", "PULUMI_CONFIG_PASSPHRASE": "x"}
+    added = environment.exports(given)
+    assert added["PULUMI_BACKEND_URL"] == "s3://ours"
+    assert "PULUMI_CONFIG_PASSPHRASE_FILE" not in added
+    (checkout / "home").mkdir()
+    (checkout / "home" / "credentials.json").write_text('{"current": "https://example.com"}')
+    assert environment.exports({"PATH": "/bin"})["PULUMI_BACKEND_URL"] == "https://example.com"
+
+
+def test_a_lost_passphrase_is_said_before_a_new_one_is_made(checkout: Path) -> None:
+    (checkout / "Pulumi.x.yaml").write_text("config: {}\nencryptionsalt: v1:abc\n")
+    with pytest.raises(Unready, match=r"Pulumi\.x\.yaml.*\n.*PULUMI_CONFIG_PASSPHRASE"):
+        environment.exports({"PATH": "/bin"})
+    assert not (checkout / ".state" / "passphrase").exists()
+
+
+def test_an_unknown_stack_is_answered_before_anything_is_made() -> None:
+    command = [sys.executable, "-m", "operations.deploy", "up", "--stack", "sprak"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert "Pulumi.sprak.yaml" in ran.stderr
+    assert "spark" in ran.stderr
+    assert "Traceback" not in ran.stderr
