@@ -37,7 +37,7 @@ check: .venv/ready-dev ## the fast checks: ruff, mypy, unit and stack tests
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy $(SOURCES)
-	@.venv/bin/pytest --quiet -m "not docker and not e2e"
+	@.venv/bin/pytest --quiet -n auto -m "not docker and not e2e"
 
 test: check ## everything: what check does, then real Docker, real Pulumi, real vLLM
 	@$(PYTHON) -m bootstrap
