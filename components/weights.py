@@ -14,6 +14,7 @@ import pulumi_command as command
 
 from components.cache import ModelCache
 from components.image import EngineImage
+from components.mends import with_mend
 from engine.serving import CACHE_PATH
 from engine.settings import Model
 
@@ -57,6 +58,13 @@ class ModelWeights(pulumi.ComponentResource):
                 parent=self,
                 depends_on=[image, cache],
                 custom_timeouts=pulumi.CustomTimeouts(create="12h", update="12h"),
+                hooks=with_mend(
+                    "weights-mend",
+                    "see vllm-spark:model for a typo, and that the hub can be reached; a gated "
+                    "model needs its licence accepted and `pulumi config set --secret "
+                    "vllm-spark:huggingFaceToken`",
+                    model.id,
+                ),
             ),
         )
         self.register_outputs({})

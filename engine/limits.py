@@ -95,14 +95,6 @@ def limits_of(
     max_model_len: int | None = None
     if flags.get("max-model-len") not in ("auto", -1):
         max_model_len = read.whole("max-model-len", shape.positions)
-        stretched = {"rope-scaling", "hf-overrides"} & set(flags)
-        if max_model_len > shape.positions and not stretched:
-            read.refuse(
-                "max-model-len",
-                f"{max_model_len:,} is more than the model's {shape.positions:,} positions",
-                f"set max-model-len to at most {shape.positions:,}, or stretch the positions "
-                "with hf-overrides",
-            )
     limits = Limits(
         utilization=utilization,
         max_model_len=max_model_len,

@@ -23,7 +23,7 @@ from engine.memory_plan import MemoryPlan, make_plan
 from engine.model_config import read_config
 from engine.plan_report import output_of, table
 from engine.problems import ConfigError, Problem
-from engine.review import plan_of
+from engine.review import plan_of, refuse_too_long
 from engine.settings import load_stack
 from engine.unmodelled import Unmodelled
 
@@ -49,14 +49,14 @@ def _plan(arguments: argparse.Namespace) -> tuple[str, MemoryPlan | Unmodelled]:
         settings = load_stack(ROOT / f"Pulumi.{arguments.stack}.yaml")
         return settings.model.id, plan_of(settings)
     try:
-        flags = from_argv(shlex.split(arguments.engine))
-    except ConfigError:
-        raise
+        argv = shlex.split(arguments.engine)
     except ValueError as error:
         what, mend = f"{arguments.engine!r}: {error}", "close every quotation mark"
         raise ConfigError([Problem("--engine", what, mend)]) from error
+    flags, shape = from_argv(argv), read_config(arguments.model)
     host = Host(memory_gib=arguments.memory_gib)
-    return str(arguments.model), make_plan(read_config(arguments.model), flags, host)
+    refuse_too_long(flags, shape, {})
+    return str(arguments.model), make_plan(shape, flags, host)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,9 +2,6 @@
 
 Plain Python without packages, so that it runs in any container. It is told by environment:
 
-FAKE_LOG      a file of {"t": seconds, "line": text} lines to replay, one JSON object each
-FAKE_SPEED    how many times faster than recorded (default 1)
-FAKE_LOAD     seconds until it listens, without a FAKE_LOG (default 0)
 FAKE_FAULT    what goes wrong; see FAULTS
 FAKE_MODEL    the name it serves (default: the argument after `serve`, else the first)
 FAKE_PORT     where it listens (default 8000)
@@ -25,7 +22,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 FAULTS = {
     "exit-0": "ends with code 0 while it starts",
     "exit-1": "ends with code 1 while it starts",
-    "mute": "says that its engine failed, and lives on without ever listening",
     "hang": "listens and never answers anything",
     "wedge": "answers /health and /v1/models; completions never end",
     "dead-engine": "answers /health and /v1/models with 200, completions with 500",
@@ -41,11 +37,9 @@ FAULTS = {
     "die-after-answer": "ends with code 0 right after its first completion",
 }
 
-ENGINE_CORE = "(EngineCore pid=26) ERROR 11-23 12:00:00 [core.py:1330]"
-
 
 def main() -> None:
-    """Replay the start, then serve until killed."""
+    """Serve, with the fault that the environment names."""
     arguments = sys.argv[1:]
     named = arguments.index("serve") + 1 if "serve" in arguments else 0
     default = arguments[named] if arguments else "fake"
@@ -66,34 +60,13 @@ class Server:
         self.connections = 0
 
     def start(self) -> None:
-        """The log of a start with its timing, then the port."""
-        log = os.environ.get("FAKE_LOG")
-        if log:
-            self.replay(log, float(os.environ.get("FAKE_SPEED", "1")))
-        else:
-            time.sleep(float(os.environ.get("FAKE_LOAD", "0")))
+        """Listen until killed, unless the fault is an early end."""
         if self.fault.startswith("exit-"):
             sys.exit(int(self.fault[-1]))
-        if self.fault == "mute":
-            say(f"{ENGINE_CORE} EngineCore failed to start.")
-            say(f"{ENGINE_CORE} ValueError: Load format `x` is not supported")
-            threading.Event().wait()
         port = int(os.environ.get("FAKE_PORT", "8000"))
         with ThreadingHTTPServer(("0.0.0.0", port), handler(self)) as http:
-            say("INFO:     Application startup complete.")
+            print("INFO:     Application startup complete.", flush=True)
             http.serve_forever()
-
-    def replay(self, log: str, speed: float) -> None:
-        began = time.monotonic()
-        with open(log, encoding="utf-8") as lines:  # noqa: PTH123
-            for text in lines:
-                entry = json.loads(text)
-                time.sleep(max(0.0, entry["t"] / speed - (time.monotonic() - began)))
-                say(entry["line"])
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
 
 
 def handler(server: Server) -> type[BaseHTTPRequestHandler]:

@@ -63,3 +63,30 @@ def test_flags_and_other_keys_are_wrong_in_one_message(deploy: Deploy) -> None:
 def test_a_length_beyond_the_models_positions_is_refused(deploy: Deploy) -> None:
     with pytest.raises(pulumi.RunError, match=r"262,?144"):
         deploy("spark", engine={**SPARK, "max-model-len": 500000})
+
+
+def test_a_length_beyond_them_is_let_through_where_the_environment_allows_it(
+    deploy: Deploy,
+) -> None:
+    allowed = {"environment": {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}}
+    spark = deploy("spark", engine={**SPARK, "max-model-len": 300000}, container=allowed)
+    assert spark.outputs["review"].plan.max_model_len == 300000
+
+
+def test_a_length_beyond_them_is_let_through_where_a_flag_stretches_them(deploy: Deploy) -> None:
+    rope = {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}
+    spark = deploy("spark", engine={**SPARK, "max-model-len": 300000, "hf-overrides": rope})
+    assert spark.outputs["review"].plan.max_model_len == 300000
+
+
+def test_the_plan_reads_flags_in_any_spelling(deploy: Deploy) -> None:
+    spelled = {"max_model_len": "32k", "gpu-memory-utilization": "0.85", "max-num-seqs": "64"}
+    spark = deploy("spark", engine=spelled)
+    plan = spark.outputs["review"].plan
+    assert plan.max_model_len == 32000
+    assert plan.limits.utilization == 0.85
+
+
+def test_a_cpu_engine_that_sizes_its_own_cache_is_not_guessed_at(deploy: Deploy) -> None:
+    local = deploy("local", container={"gpus": "none"})
+    assert "VLLM_CPU_KVCACHE_SPACE" in local.outputs["review"].plan.reason
