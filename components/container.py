@@ -13,6 +13,8 @@ from engine.settings import Settings
 CONTAINER_PORT = 8000
 """vLLM's default; only the host's side of the port is configured."""
 
+TOKEN_KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
 
 class EngineContainer(pulumi.ComponentResource):
     """Declares the container. That it runs does not mean that it serves: the health gate tells."""
@@ -37,7 +39,8 @@ class EngineContainer(pulumi.ComponentResource):
         if api_key is not None:
             envs.append(pulumi.Output.concat("VLLM_API_KEY=", api_key))
         if token is not None:
-            envs.append(pulumi.Output.concat("HF_TOKEN=", token))
+            # Older clients and the guide's users' own code read the second name.
+            envs += [pulumi.Output.concat(f"{key}=", token) for key in TOKEN_KEYS]
         self.container = docker.Container(
             resource_name,
             name=name,

@@ -1,7 +1,6 @@
 """Reads the `config.json` that every Hugging Face checkpoint carries into a `ModelShape`.
 
-A preview must work before a byte is downloaded, so `models/` holds the few deciding lines of that
-file for the models of our stacks. Families are listed by name, because their code fixes biases and
+Families are listed by name, because their code fixes biases and
 norms that no config.json mentions: a family that is not listed is refused rather than guessed.
 Parameter counts agree to the last digit with those that the Hub publishes (tests/unit/test_shape).
 """
@@ -11,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,6 @@ from engine.quantization import quantization_of, stores_fp8_kv_cache
 from engine.shape import Linear, ModelShape
 from engine.unmodelled import Unmodelled
 from engine.vision import vision_parameters
-
-MODELS = Path(__file__).parent.parent / "models"
 
 
 @dataclass(frozen=True)
@@ -141,15 +137,6 @@ def read_config(path: Path) -> ModelShape | Unmodelled:
         what = f"is not formed like a model's config.json ({type(error).__name__}: {error})"
         mend = "use the file as its page on the Hub has it, unedited"
         raise ConfigError([Problem(str(path), what, mend)]) from error
-
-
-@cache
-def known_shapes() -> dict[str, ModelShape | Unmodelled]:
-    """The shapes of `models/*.yaml` by Hugging Face id, for models that are not in the cache."""
-    return {
-        yaml.safe_load(path.read_text())["id"]: read_config(path)
-        for path in sorted(MODELS.glob("*.yaml"))
-    }
 
 
 def _family(text: Mapping[str, Any]) -> str:

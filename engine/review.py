@@ -5,19 +5,17 @@ The flags alone are checked while the settings are read; here model, flags and h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.fit import problems_of
-from engine.flag_checks import check, check_length
-from engine.flags import FlagValue, normalised
+from engine.flag_checks import check
+from engine.flags import normalised
 from engine.images import check_image
+from engine.known_models import find_shape
 from engine.limits import Host, cpu_kv_cache_gib
 from engine.memory_plan import MemoryPlan, make_plan
-from engine.model_config import known_shapes
 from engine.problems import ConfigError, Problem
 from engine.settings import Settings
-from engine.shape import ModelShape
 from engine.unmodelled import Unmodelled
 
 
@@ -34,15 +32,13 @@ def plan_of(settings: Settings) -> MemoryPlan | Unmodelled:
     image, environment = settings.image, settings.container.environment
     flags = normalised(settings.engine)
     cpu_gib = cpu_kv_cache_gib(environment)
-    shape = known_shapes().get(settings.model.id)
-    if shape is None:
-        return Unmodelled(f"no file in models/ has the id {settings.model.id}")
+    model, cache = settings.model, settings.cache
+    shape = find_shape(model.id, model.revision, cache.host_path)
     if image.reference.is_cpu and cpu_gib is None:
         return Unmodelled(
             "without VLLM_CPU_KVCACHE_SPACE in container.environment the CPU engine takes its KV "
             "cache as it finds memory"
         )
-    refuse_too_long(flags, shape, environment)
     return make_plan(
         shape,
         flags,
@@ -50,16 +46,6 @@ def plan_of(settings: Settings) -> MemoryPlan | Unmodelled:
         image.version.numbers if image.version else None,
         cpu_gib,
     )
-
-
-def refuse_too_long(
-    flags: Mapping[str, FlagValue], shape: ModelShape | Unmodelled, environment: Mapping[str, str]
-) -> None:
-    """ConfigError if max-model-len is beyond the model's positions and nothing stretches them."""
-    if isinstance(shape, ModelShape):
-        too_long = check_length(flags, shape.positions, environment)
-        if too_long:
-            raise ConfigError(too_long)
 
 
 def review(settings: Settings) -> Review:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from engine.flags import to_argv
 from engine.images import serve_command
 from engine.settings import Settings
@@ -36,5 +38,21 @@ def server_environment(settings: Settings) -> dict[str, str]:
     return {
         "HF_HUB_CACHE": CACHE_PATH,
         "HF_HUB_OFFLINE": "1",
+        **_compile_caches(settings.image.name),
         **settings.container.environment,
+    }
+
+
+def _compile_caches(image: str) -> dict[str, str]:
+    """Where compiled kernels outlive the container: beside the weights, apart for each image.
+
+    A first start on an H200 took 291 s and the next one 74 s; VLLM_CACHE_ROOT (torch.compile and
+    DeepGEMM) saved nearly all of it. Kernels of one image are of no use to another.
+    """
+    place = f"{CACHE_PATH}/compiled/{re.sub(r'[^A-Za-z0-9._-]', '-', image)}"
+    return {
+        "VLLM_CACHE_ROOT": f"{place}/vllm",
+        "TORCHINDUCTOR_CACHE_DIR": f"{place}/torchinductor",
+        "TRITON_CACHE_DIR": f"{place}/triton",
+        "FLASHINFER_WORKSPACE_BASE": f"{place}/flashinfer",
     }

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -29,9 +29,11 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from engine.flag_checks import check
+from engine.flag_checks import check, check_length
 from engine.images import ImageReference, Version, vllm_version
+from engine.known_models import find_shape
 from engine.problems import ConfigError, Problem
+from engine.shape import ModelShape
 from engine.validation import problems_from
 
 NAMESPACE = "vllm-spark"
@@ -235,11 +237,26 @@ def _flag_errors(decoded: Mapping[str, Any]) -> list[Problem]:
     engine = decoded.get("engine")
     if not isinstance(engine, dict):
         return []
+    image, model = _valid(Image, decoded, "image"), _valid(Model, decoded, "model")
+    cache, container = _valid(Cache, decoded, "cache"), _valid(Container, decoded, "container")
+    errors = check(engine, version=image.version if image else None)[0]
+    if model is not None:
+        shape = find_shape(model.id, model.revision, cache.host_path if cache else None)
+        if isinstance(shape, ModelShape):
+            environment = container.environment if container else {}
+            errors += check_length(engine, shape.positions, environment)
+    return errors
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def _valid(section: type[AnySection], decoded: Mapping[str, Any], key: str) -> AnySection | None:
+    """One section by itself; None if it is wrong, which is said elsewhere."""
     try:
-        version = Image.model_validate(decoded.get("image")).version
+        return section.model_validate(decoded.get(key))
     except ValueError:
-        version = None
-    return check(engine, version=version)[0]
+        return None
 
 
 def load_stack(path: Path) -> Settings:

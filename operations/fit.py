@@ -17,14 +17,16 @@ from pathlib import Path
 
 from bootstrap.steps import ROOT
 from engine.fit import problems_of
+from engine.flag_checks import check_length
 from engine.flags import from_argv
 from engine.limits import Host
 from engine.memory_plan import MemoryPlan, make_plan
 from engine.model_config import read_config
 from engine.plan_report import output_of, table
 from engine.problems import ConfigError, Problem
-from engine.review import plan_of, refuse_too_long
+from engine.review import plan_of
 from engine.settings import load_stack
+from engine.shape import ModelShape
 from engine.unmodelled import Unmodelled
 
 
@@ -55,7 +57,8 @@ def _plan(arguments: argparse.Namespace) -> tuple[str, MemoryPlan | Unmodelled]:
         raise ConfigError([Problem("--engine", what, mend)]) from error
     flags, shape = from_argv(argv), read_config(arguments.model)
     host = Host(memory_gib=arguments.memory_gib)
-    refuse_too_long(flags, shape, {})
+    if isinstance(shape, ModelShape) and (wrong := check_length(flags, shape.positions, {})):
+        raise ConfigError(wrong)
     return str(arguments.model), make_plan(shape, flags, host)
 
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.fit import problems_of
+from engine.known_models import known_shapes
 from engine.limits import Host, cpu_kv_cache_gib
 from engine.memory_plan import MemoryPlan, make_plan
-from engine.model_config import known_shapes
 from engine.plan_report import output_of, table
 from engine.problems import ConfigError, Problem
 from engine.unmodelled import Unmodelled

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.known_models import known_shapes
 from engine.limits import Host, Version
 from engine.memory_plan import MemoryPlan, make_plan
-from engine.model_config import known_shapes
 from engine.problems import ConfigError
 from engine.unmodelled import Unmodelled
 

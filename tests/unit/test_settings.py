@@ -77,6 +77,31 @@ def test_all_mistakes_are_said_in_one_run() -> None:
     assert len(found) == 3
 
 
+def test_seven_mistakes_in_one_file_are_said_in_one_run() -> None:
+    found = problems(
+        model={"id": "Qwen/Qwen3-32B-FP8"},
+        image={"name": "nvcr.io/nvidia/vllm"},
+        cache={"hostPath": "hf", "volume": "weights"},
+        engine={
+            "gpu-memory-utilization": 1.5,
+            "max-num-seqs": -1,
+            "max_num_seqs": 4,
+            "max-model-len": 50000,
+        },
+        apiKey="in plain text",
+    )
+    assert set(found) == {
+        "vllm-spark:image.name",
+        "vllm-spark:cache.hostPath",
+        "vllm-spark:engine.gpu-memory-utilization",
+        "vllm-spark:engine.max-num-seqs",
+        "vllm-spark:engine.max_num_seqs",
+        "vllm-spark:engine.max-model-len",
+        "vllm-spark:apiKey",
+    }
+    assert "40,960 positions" in found["vllm-spark:engine.max-model-len"]
+
+
 def test_a_secret_in_plain_text_is_refused_without_showing_it() -> None:
     found = problems(huggingFaceToken="hf_abc")
     assert "pulumi config set --secret" in found["vllm-spark:huggingFaceToken"]

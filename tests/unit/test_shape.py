@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from engine.model_config import known_shapes, read_config, shape_of
+from engine.known_models import known_shapes
+from engine.model_config import read_config, shape_of
 from engine.problems import ConfigError
 from engine.shape import ModelShape
 from engine.unmodelled import Unmodelled
