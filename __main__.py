@@ -2,8 +2,10 @@
 
 import pulumi
 
+from components.announcement import announce
 from components.stack_config import read_stack, secret
 from components.vllm_server import VllmServer
+from engine.memory_actual import compared
 from engine.plan_report import output_of
 
 settings, review = read_stack()
@@ -20,5 +22,9 @@ pulumi.export("containerName", server.container_name)
 pulumi.export("image", settings.image.name)
 pulumi.export("engine", settings.engine)
 pulumi.export("memoryPlan", output_of(review.plan))
-pulumi.export("readySeconds", server.ready_seconds)
+if server.gate is not None:
+    plan = review.plan
+    pulumi.export("memoryActual", server.gate.memoryActual.apply(lambda it: compared(plan, it)))
+    pulumi.export("readySeconds", server.gate.readySeconds)
 pulumi.export("curl", server.curl)
+announce(server)

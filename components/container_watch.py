@@ -3,86 +3,128 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import docker
 from docker.errors import DockerException, NotFound
 from requests.exceptions import RequestException
 
-from engine.gate import ContainerState, CouldNotAsk, Gone
+from engine.watch import ContainerState, CouldNotAsk, Gone
 
 
 class ContainerWatch:
-    """Follows one container from now on; the log of its present start is read once, in a thread."""
+    """Asks after one container; `follow` has its log read, once, in a thread."""
 
     def __init__(self, container_id: str) -> None:
         self._id = container_id
         self._client = docker.from_env()
-        self._moved = threading.Condition()
+        self._changed = threading.Condition()
+        self._stirred = False
         self._lines: list[str] = []
         self._ended = False
-        threading.Thread(target=self._follow, daemon=True).start()
 
     def state(self) -> ContainerState | Gone | CouldNotAsk:
         """What `docker inspect` says of the container now."""
-        try:
-            inspected: dict[str, Any] = self._client.api.inspect_container(self._id)
-        except NotFound:
-            return Gone()
-        except (DockerException, RequestException) as error:
-            return CouldNotAsk(str(error))
-        state = inspected["State"]
-        return ContainerState(
-            running=state["Running"] and not state["Restarting"],
-            start=state["StartedAt"],
-            exit_code=state["ExitCode"],
-            oom_killed=state["OOMKilled"],
-            error=state["Error"],
-        )
+        return _state(self._client, self._id)
+
+    def follow(self) -> None:
+        """Begin to read the log of the container's present start."""
+        threading.Thread(target=self._follow, daemon=True).start()
 
     def lines(self) -> list[str]:
         """The log lines that came since the last call."""
-        with self._moved:
+        with self._changed:
             lines, self._lines = self._lines, []
         return lines
 
     def ended(self) -> bool:
         """Whether the log has ended: the container stopped, or Docker cannot be reached."""
-        with self._moved:
+        with self._changed:
             return self._ended
 
     def wait(self, seconds: float) -> None:
-        """Return when a line comes or the log ends, and after `seconds` at the latest."""
-        with self._moved:
-            if not self._lines and not self._ended:
-                self._moved.wait(seconds)
+        """Return when a line comes, the log ends or `wake` is called; after `seconds` at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stirred, seconds)
+            self._stirred = False
 
-    def stop(self) -> str | None:
-        """Stop the container and keep it; why that could not be done, if it could not."""
+    def wake(self) -> None:
+        """End the present or else the next `wait`; for other threads."""
+        with self._changed:
+            self._stir()
+
+    def stop(self) -> str:
+        """Stop the container and keep it. What became of it, as the end of a sentence."""
         try:
             self._client.api.stop(self._id, timeout=STOP_SECONDS)
+            killed = self._client.api.inspect_container(self._id)["State"]["ExitCode"] == KILLED
+        except NotFound:
+            return "is gone"
         except (DockerException, RequestException) as error:
-            return str(error)
-        return None
+            return f"could not be stopped ({error})"
+        if killed:
+            return f"did not end within {STOP_SECONDS} s of SIGTERM, was killed, and is kept"
+        return "is stopped and kept"
+
+    def _stir(self) -> None:
+        self._stirred = True
+        self._changed.notify_all()
 
     def _follow(self) -> None:
+        # A client of its own: requests does not promise one session to two threads.
+        client, since = docker.from_env(), 0.0
+        while True:
+            state = _state(client, self._id)
+            if isinstance(state, ContainerState):
+                self._read_log(client, since or datetime.fromisoformat(state.start).timestamp())
+                since = time.time()
+            with self._changed:
+                self._ended = True
+                self._stir()
+            over = isinstance(state, ContainerState) and not state.running
+            if over or isinstance(state, Gone):
+                return
+            # The stream ends with the container, and also with the Docker engine.
+            time.sleep(RECONNECT_SECONDS)
+
+    def _read_log(self, client: docker.DockerClient, since: float) -> None:
         try:
-            # A client of its own: requests does not promise one session to two threads.
-            log = docker.from_env().api.logs(self._id, stream=True, follow=True)
+            log = client.api.logs(self._id, stream=True, follow=True, since=since)
             for line in _lines_of(log):
-                with self._moved:
+                with self._changed:
+                    self._ended = False
                     self._lines.append(line)
-                    self._moved.notify_all()
+                    self._stir()
         except (DockerException, RequestException):
             pass
-        with self._moved:
-            self._ended = True
-            self._moved.notify_all()
 
 
+def _state(client: docker.DockerClient, container_id: str) -> ContainerState | Gone | CouldNotAsk:
+    try:
+        inspected: dict[str, Any] = client.api.inspect_container(container_id)
+    except NotFound:
+        return Gone()
+    except (DockerException, RequestException) as error:
+        return CouldNotAsk(str(error))
+    state = inspected["State"]
+    return ContainerState(
+        running=state["Running"] and not state["Restarting"],
+        start=state["StartedAt"],
+        exit_code=state["ExitCode"],
+        oom_killed=state["OOMKilled"],
+        error=state["Error"],
+    )
+
+
+RECONNECT_SECONDS = 0.5
 STOP_SECONDS = 10
-"""What a failed server gets to end by itself."""
+"""What a failed server gets to end by itself. vLLM frees the GPU at once, and then waits for its
+clients without end; while its engine starts it may not hear SIGTERM at all."""
+
+KILLED = 137
 
 
 def _lines_of(chunks: Iterator[bytes]) -> Iterator[str]:

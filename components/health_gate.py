@@ -15,8 +15,12 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvide
 
 from components.container_watch import ContainerWatch
 from components.plain_errors import PlainError
-from engine.gate import ContainerState, Failed, Gate
+from engine.gate import Failed, Gate
+from engine.memory_actual import actual_of
+from engine.metrics import read_metrics
 from engine.probe import Probe
+from engine.settings import Health
+from engine.watch import ContainerState
 
 
 class HealthGateProvider(ResourceProvider):
@@ -50,14 +54,15 @@ class HealthGateProvider(ResourceProvider):
 
 def _pass(props: dict[str, Any]) -> dict[str, Any]:
     """The resource's outputs once the model has answered; PlainError if it did not."""
-    name = str(props["containerName"])
+    name, url = str(props["containerName"]), str(props["url"])
     watch = ContainerWatch(str(props["containerId"]))
-    probe = Probe(str(props["url"]), str(props["model"]), props.get("apiKey"))
+    watch.follow()
     gate = Gate(
         watch,
-        probe,
+        Probe(url, str(props["model"]), props.get("apiKey")),
         lambda line: print(f"{name}: {line}", flush=True),
         timeout_seconds=float(props["timeoutSeconds"]),
+        stall_seconds=float(props["stallSeconds"]),
     )
     verdict = gate.run()
     if isinstance(verdict, Failed):
@@ -68,18 +73,20 @@ def _pass(props: dict[str, Any]) -> dict[str, Any]:
         "healthy": True,
         "startedAt": verdict.start,
         "readySeconds": round(verdict.seconds, 1),
+        "answerSeconds": round(verdict.answer.seconds, 3),
+        "answerTokens": verdict.answer.tokens,
+        "memoryActual": actual_of(verdict.facts, read_metrics(url)),
     }
 
 
-def _explain(name: str, failed: Failed, not_stopped: str | None) -> str:
-    """What a person reads when the gate fails."""
+def _explain(name: str, failed: Failed, container: str) -> str:
+    """What a person reads when the gate fails; `container` says what became of it."""
     evidence = "".join(f"\n    | {line}" for line in failed.evidence)
-    kept = f"could not be stopped ({not_stopped})" if not_stopped else "is stopped and kept"
     return (
         f"{name} does not serve\n"
         f"  cause: {failed.cause}\n"
         f"  mend:  {failed.mend}{evidence}\n"
-        f"  The container {kept}; `docker logs {name}` shows all of its log."
+        f"  The container {container}; `docker logs {name}` shows all of its log."
     )
 
 
@@ -87,6 +94,9 @@ class HealthGate(pulumi.dynamic.Resource, module="spark", name="HealthGate"):
     """Complete when the container `container_id` serves `model` at `url`."""
 
     readySeconds: pulumi.Output[float]
+    answerSeconds: pulumi.Output[float]
+    answerTokens: pulumi.Output[float]
+    memoryActual: pulumi.Output[dict[str, float]]
 
     def __init__(
         self,
@@ -97,7 +107,7 @@ class HealthGate(pulumi.dynamic.Resource, module="spark", name="HealthGate"):
         url: str,
         model: str,
         api_key: pulumi.Input[str] | None,
-        timeout_seconds: int,
+        health: Health,
         opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__(
@@ -110,10 +120,14 @@ class HealthGate(pulumi.dynamic.Resource, module="spark", name="HealthGate"):
                 "model": model,
                 "apiKey": api_key,
                 # As text: numbers reach the provider as floats.
-                "timeoutSeconds": str(timeout_seconds),
+                "timeoutSeconds": str(health.timeout_seconds),
+                "stallSeconds": str(health.stall_seconds),
                 "healthy": None,
                 "startedAt": None,
                 "readySeconds": None,
+                "answerSeconds": None,
+                "answerTokens": None,
+                "memoryActual": None,
             },
             opts,
         )

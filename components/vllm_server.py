@@ -38,7 +38,7 @@ class VllmServer(pulumi.ComponentResource):
         self.url = settings.endpoint.base_url
         self.model = settings.served_name
         self.curl = curl_line(self.url, self.model, with_key=api_key is not None)
-        self.ready_seconds: pulumi.Output[float] | None = None
+        self.gate: HealthGate | None = None
 
         image = EngineImage("image", name=settings.image.name, opts=ours)
         cache = ModelCache("cache", cache=settings.cache, opts=ours)
@@ -67,17 +67,16 @@ class VllmServer(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[*needed, preflight]),
         )
         if settings.state == "running":
-            gate = HealthGate(
+            self.gate = HealthGate(
                 "health",
                 container_id=server.container.id,
                 container_name=self.container_name,
                 url=self.url,
                 model=self.model,
                 api_key=api_key,
-                timeout_seconds=settings.health.timeout_seconds,
+                health=settings.health,
                 opts=ours,
             )
-            self.ready_seconds = gate.readySeconds
         self.register_outputs({"url": self.url, "model": self.model})
 
 

@@ -1,6 +1,6 @@
-"""Asks a server, over HTTP, whether it serves: health, the model's name, one completion.
+"""Asks a server, over HTTP, whether it serves: health, the model's name, one answer.
 
-Only the completion proves anything: a hung GPU answers 200 on /health and lists its model. Answers
+Only the answer proves anything: a hung GPU answers 200 on /health and lists its model. Answers
 are bounded in size and redirects are not followed; the time of a whole exchange is the caller's to
 bound, since a server that sends a byte now and then passes any limit on a single read. The outcome
 is one of three: `Ready`, `NotYet` (asking again may help) or `Refused` (it will not).
@@ -9,6 +9,7 @@ is one of three: `Ready`, `NotYet` (asking again may help) or `Refused` (it will
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,12 +22,22 @@ RETRIED_STATUS: Final = frozenset({408, 429, 502, 503, 504})
 MAX_BODY: Final = 1 << 20
 """Bytes read of any answer; the list of one model and one token are far below it."""
 
+_TOKEN: Final = {"max_tokens": 1, "temperature": 0}
+_QUESTIONS: Final[dict[str, dict[str, Any]]] = {
+    "completions": {"prompt": "Hello", **_TOKEN},
+    "chat/completions": {"messages": [{"role": "user", "content": "Hello"}], **_TOKEN},
+    "embeddings": {"input": "Hello"},
+}
+_NOT_OFFERED: Final = re.compile(rb'"detail" *: *"Not Found"|does not support [\w ]+ API')
+"""The first where the routes depend on the model (0.32 has it so), the second in 0.10.1."""
+
 
 @dataclass(frozen=True)
 class Ready:
-    """The model answered; `seconds` is how long its one token took."""
+    """The model answered within `seconds`, with so many tokens; with none if it embedded."""
 
     seconds: float
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,10 @@ HUNG_MEND: Final = (
 class _Final(Exception):
     def __init__(self, cause: str, mend: str, *evidence: str) -> None:
         self.refusal = Refused(cause, mend, evidence)
+
+
+class _NotOffered(_Final):
+    """The model does not complete text: one that makes embeddings, say."""
 
 
 class _Retry(Exception):
@@ -101,27 +116,39 @@ class Probe:
             return final.refusal
         return None
 
-    def completion(self) -> Ready | NotYet | Refused:
-        """Ask for one token: once per start of the container, since it takes a queue's place."""
+    def answer(self) -> Ready | NotYet | Refused:
+        """Ask for one token, or for an embedding where the model makes those: the proof.
+
+        Asked once per start of the container, since it takes a place in the queue.
+        """
         began = time.monotonic()
-        request = {"model": self.model, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
         try:
-            body = self._ask("POST", f"{self.url}/completions", self.patience, request)
-            try:
-                tokens = json.loads(body)["usage"]["completion_tokens"]
-            except (ValueError, KeyError, TypeError):
-                tokens = None
-            if not tokens:
-                raise _Final(
-                    "the server's completion is empty or broken",
-                    "see the server's log for what went wrong in the engine",
-                    f"POST /v1/completions: {_shown(body)}",
-                )
+            tokens = self._proof()
         except _Retry as reason:
             return NotYet(str(reason))
         except _Final as final:
             return final.refusal
-        return Ready(time.monotonic() - began)
+        return Ready(time.monotonic() - began, tokens)
+
+    def _proof(self) -> int:
+        """The tokens of the answer to the first of our questions that this model takes."""
+        refusals = []
+        for path, question in _QUESTIONS.items():
+            request = {"model": self.model, **question}
+            try:
+                body = self._ask("POST", f"{self.url}/{path}", self.patience, request)
+            except _NotOffered as refusal:
+                refusals.append(refusal)
+                continue
+            tokens = _tokens(body)
+            if tokens is None:
+                raise _Final(
+                    "the server's answer is empty or broken",
+                    "see the server's log for what went wrong in the engine",
+                    f"POST /v1/{path}: {_shown(body)}",
+                )
+            return tokens
+        raise refusals[0]
 
     def _ask(self, method: str, url: str, limit: float, request: Any = None) -> bytes:
         """The body of a 200. _Retry or _Final otherwise. `limit` is seconds for each read."""
@@ -167,7 +194,7 @@ class Probe:
         if response.status_code in RETRIED_STATUS:
             raise _Retry(f"{path} answers {response.status_code}")
         if response.status_code != 200:
-            raise _Final(
+            raise (_NotOffered if request and _NOT_OFFERED.search(body) else _Final)(
                 f"the server answers {response.status_code} on {path}",
                 _MENDS.get(response.status_code, "see the server's log"),
                 f"{method} {path}: {response.status_code} {_shown(body)}",
@@ -181,6 +208,17 @@ _MENDS = {
     401: "the server wants another API key: set vllm-spark:apiKey to the one it was started with",
     404: "see that the image serves vLLM's OpenAI API and that the model generates text",
 }
+
+
+def _tokens(body: bytes) -> int | None:
+    """The tokens that were made, 0 with an embedding; None if the body is no answer."""
+    try:
+        answer = json.loads(body)
+        if "data" in answer:
+            return 0 if answer["data"][0]["embedding"] else None
+        return int(answer["usage"]["completion_tokens"]) or None
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
 
 
 def _shown(body: bytes) -> str:

@@ -6,7 +6,7 @@ import re
 
 from engine.flags import to_argv
 from engine.images import serve_command
-from engine.settings import Settings
+from engine.settings import LONGEST_START, Settings
 
 CACHE_PATH = "/root/.cache/huggingface"
 """Where every container of ours sees the cache; the place that the guide's users have filled."""
@@ -38,6 +38,9 @@ def server_environment(settings: Settings) -> dict[str, str]:
     return {
         "HF_HUB_CACHE": CACHE_PATH,
         "HF_HUB_OFFLINE": "1",
+        # The health gate holds the clocks. The engine's own (600 s) must not run out before them,
+        # and must not change with them, since that would replace the container.
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(LONGEST_START),
         **_compile_caches(settings.image.name),
         **settings.container.environment,
     }

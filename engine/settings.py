@@ -41,6 +41,9 @@ NAMESPACE = "vllm-spark"
 
 SECRETS = ("apiKey", "huggingFaceToken")
 
+LONGEST_START = 86_400
+"""Seconds, the most that the health gate can be told to wait."""
+
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")]
 DockerName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]+$")]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/")]
@@ -155,10 +158,13 @@ class Container(Section):
 
 
 class Health(Section):
-    """How long the health gate waits."""
+    """How long the health gate waits: at most, and at most without anything new in the log."""
 
     timeout_seconds: int = Field(
-        3600, ge=1, le=86400, description="a whole number of seconds from 1 to 86400"
+        3600, ge=1, le=LONGEST_START, description=f"whole seconds from 1 to {LONGEST_START}"
+    )
+    stall_seconds: int = Field(
+        900, ge=1, le=LONGEST_START, description=f"whole seconds from 1 to {LONGEST_START}"
     )
 
 
@@ -191,7 +197,7 @@ class Settings(BaseModel):
     container: Container = Field(
         Container(), description="the container: {name, gpus, ipc, restart, ulimits, environment}"
     )
-    health: Health = Field(Health(), description="the health gate: {timeoutSeconds}")
+    health: Health = Field(Health(), description="the health gate: {timeoutSeconds, stallSeconds}")
     host: HostMemory = Field(
         HostMemory(), description="the host: {memoryGiB, memoryBandwidthGBps, allowMisfit}"
     )

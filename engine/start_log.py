@@ -63,6 +63,7 @@ class StartFacts:
     peak_activation_gib: float | None = None
     available_kv_gib: float | None = None
     kv_tokens: int | None = None
+    max_model_len: int | None = None
     max_concurrency: float | None = None
     engine_init_seconds: float | None = None
 
@@ -134,6 +135,7 @@ _FACTS = (
     ("for KV Cache is", "available_kv_gib", re.compile(rf"for KV Cache is {_NUMBER} ?GiB")),
     ("GiB for KV cache", "available_kv_gib", re.compile(rf"set \({_NUMBER}/[\d.]+\) GiB for KV")),
     ("KV cache size", "kv_tokens", re.compile(r"KV cache size: (\d[\d,]{0,20}) tokens")),
+    ("Maximum concurrency", "max_model_len", re.compile(r"for (\d[\d,]{0,20}) tokens per")),
     ("Maximum concurrency", "max_concurrency", re.compile(rf"per request: {_NUMBER}x")),
     ("init engine (", "engine_init_seconds", re.compile(rf"\) took {_NUMBER} s")),
 )
@@ -201,7 +203,7 @@ class StartLog:
         for needle, fact, pattern in _FACTS:
             if needle in text and (found := pattern.search(text)):
                 value = found[1].replace(",", "")
-                kind = {"version": str, "kv_tokens": int}.get(fact, float)
+                kind = {"version": str, "kv_tokens": int, "max_model_len": int}.get(fact, float)
                 setattr(self.facts, fact, kind(value))
 
     def _read_bar(self, text: str) -> None:

@@ -6,15 +6,14 @@ Running is not serving, so the last word is a one-token completion, as in the he
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from typing import Any
 
 import docker
-import requests
 from docker.errors import DockerException, NotFound
 
 from bootstrap.steps import ROOT
+from engine.metrics import read_metrics
 from engine.probe import NotYet, Probe, Ready, Refused
 from engine.problems import ConfigError
 from engine.serving import container_name
@@ -59,7 +58,7 @@ def _tell(settings: Settings, container: dict[str, Any]) -> int:
     probe = Probe(
         url, settings.served_name, environment.get("VLLM_API_KEY"), patience=PATIENCE_SECONDS
     )
-    match probe.listening() or probe.completion():
+    match probe.listening() or probe.answer():
         case Ready(seconds):
             print(f"serving    yes: {settings.served_name} answered in {seconds:.2f} s at {url}")
         case NotYet(why):
@@ -74,21 +73,15 @@ def _tell(settings: Settings, container: dict[str, Any]) -> int:
 
 
 def _load(url: str) -> str:
-    """Requests and KV cache, from /metrics. `gpu_cache_usage_perc` is its name before vLLM 0.12."""
-    try:
-        text = requests.get(url.removesuffix("/v1") + "/metrics", timeout=5).text
-    except requests.RequestException as error:
-        return f"unknown: /metrics does not answer ({type(error).__name__})"
-
-    def total(*names: str) -> float | None:
-        values = re.findall(rf"^vllm:(?:{'|'.join(names)})(?:{{.*}})? (\S+)$", text, re.MULTILINE)
-        return sum(map(float, values)) if values else None
-
-    running, waiting = total("num_requests_running"), total("num_requests_waiting")
-    used = total("kv_cache_usage_perc", "gpu_cache_usage_perc")
-    if running is None or waiting is None or used is None:
+    found = read_metrics(url)
+    if found is None:
+        return "unknown: /metrics does not answer"
+    if found.running is None or found.waiting is None or found.kv_used is None:
         return "unknown: /metrics has not the names that vLLM gives"
-    return f"{running:.0f} running, {waiting:.0f} waiting, KV cache {used:.0%} used"
+    return (
+        f"{found.running:.0f} running, {found.waiting:.0f} waiting, "
+        f"KV cache {found.kv_used:.0%} used"
+    )
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ def server(request: pytest.FixtureRequest, engine: docker.DockerClient) -> Itera
         "url": f"http://127.0.0.1:{port}/v1",
         "model": "model",
         "timeoutSeconds": "60",
+        "stallSeconds": "60",
     }
     container.remove(force=True)
 

@@ -27,7 +27,9 @@ def client(project: Project) -> OpenAI:
 def test_up_ends_when_a_chat_is_answered(client: OpenAI) -> None:
     answer = client.chat.completions.create(
         model=MODEL,
-        messages=[{"role": "user", "content": "What is the capital of France?"}],
+        messages=[
+            {"role": "user", "content": "What is the capital of France? Answer with one word."}
+        ],
         max_tokens=20,
         temperature=0,
     )
@@ -58,6 +60,9 @@ def test_the_planned_kv_cache_is_the_engines_to_the_token(client: OpenAI, projec
     planned = project.outputs()["memoryPlan"]["kvTokens"]
     metrics = requests.get(f"http://127.0.0.1:{project.port}/metrics", timeout=10).text
     assert f'kv_cache_size_tokens="{planned}"' in metrics
+    actual = project.outputs()["memoryActual"]
+    assert actual["kvTokens"] == planned
+    assert actual["differencePercent"]["kvTokens"] == 0
 
 
 def test_nothing_changes_right_after_an_up(client: OpenAI, project: Project) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.gate import ContainerState, CouldNotAsk, Failed, Gate, Gone, Healthy
+from engine.gate import Failed, Gate, Healthy
 from engine.probe import NotYet, Probe, Ready, Refused
+from engine.watch import ContainerState, CouldNotAsk, Gone
 
 ENGINE = Path(__file__).resolve().parents[1] / "fake_engine.py"
 RUNNING = ContainerState(running=True, start="first start")
@@ -44,6 +45,9 @@ class Story:
 
     def wait(self, seconds: float) -> None:
         time.sleep(min(seconds, 0.01))
+
+    def wake(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -80,11 +84,14 @@ def verdict(
     story: Story | None = None,
     *,
     timeout: float = 20,
+    stall: float = 20,
     key: str | None = None,
     patience: float = 0.5,
 ) -> Healthy | Failed:
     probe = Probe(f"http://127.0.0.1:{port}/v1", "model", key, quick=0.5, patience=patience)
-    return Gate(story or Story(RUNNING), probe, print, timeout_seconds=timeout).run()
+    return Gate(
+        story or Story(RUNNING), probe, print, timeout_seconds=timeout, stall_seconds=stall
+    ).run()
 
 
 def failure(port: int, story: Story | None = None, **options: float) -> Failed:
@@ -198,13 +205,13 @@ def test_a_container_that_dies_right_after_its_answer_fails(start_engine: StartE
     story = Story(RUNNING)
 
     class AnsweredAndDead(Probe):
-        def completion(self) -> Ready | NotYet | Refused:
-            answer = super().completion()
+        def answer(self) -> Ready | NotYet | Refused:
+            answer = super().answer()
             story.now(ContainerState(running=False, start="first start", exit_code=0))
             return answer
 
     probe = AnsweredAndDead(f"http://127.0.0.1:{port}/v1", "model", None)
-    result = Gate(story, probe, print, timeout_seconds=20).run()
+    result = Gate(story, probe, print, timeout_seconds=20, stall_seconds=20).run()
     assert isinstance(result, Failed)
     assert "exit code 0" in result.cause
 
@@ -219,6 +226,45 @@ def test_docker_not_answering_is_neither_healthy_nor_dead(start_engine: StartEng
     assert isinstance(verdict(port, Story(RUNNING, away, away, RUNNING)), Healthy)
     failed = failure(NOBODY, Story(RUNNING, away), timeout=1)
     assert "cannot ask Docker" in failed.cause
+
+
+def test_a_container_ended_by_a_restart_of_docker_is_not_blamed(start_engine: StartEngine) -> None:
+    away, again = CouldNotAsk("connection refused"), ContainerState(running=True, start="second")
+    failed = failure(start_engine(fault="hang"), Story(RUNNING, away, again))
+    assert "Docker engine was restarted" in failed.cause
+    assert failed.mend == "repeat the command"
+
+
+def test_silence_is_a_stall_and_lines_that_only_repeat_are_silence() -> None:
+    class Nagging(Story):
+        count = 0
+
+        def lines(self) -> list[str]:
+            self.count += 1
+            return [f"INFO 11-24 12:00:00 [x.py:1] no block found in {self.count} seconds"]
+
+    failed = failure(NOBODY, Nagging(RUNNING), stall=1)
+    assert "nothing new for 1 s" in failed.cause
+    assert "vllm-spark:health.stallSeconds" in failed.mend
+
+
+def test_a_start_that_makes_progress_does_not_stall() -> None:
+    class Loading(Story):
+        done = 0
+
+        def lines(self) -> list[str]:
+            self.done = min(self.done + 1, 100)
+            bar = f"Loading safetensors checkpoint shards: {self.done}% Completed | {self.done}/100"
+            return [f"{bar} [00:01<00:09, 1.00it/s]"]
+
+    assert (
+        "did not answer within 2 s" in failure(NOBODY, Loading(RUNNING), timeout=2, stall=1).cause
+    )
+
+
+@pytest.mark.parametrize("fault", ["pooling", "pooling-400", "chat-only", "no-chat-template"])
+def test_a_model_is_asked_for_what_it_makes(start_engine: StartEngine, fault: str) -> None:
+    assert isinstance(verdict(start_engine(fault=fault)), Healthy)
 
 
 def test_a_death_is_noticed_while_a_question_hangs(start_engine: StartEngine) -> None:

@@ -55,6 +55,7 @@ def test_a_real_start_tells_its_facts() -> None:
     assert facts.peak_activation_gib == 1.7
     assert facts.available_kv_gib == 87.55
     assert facts.kv_tokens == 956240
+    assert facts.max_model_len == 32768
     assert facts.max_concurrency == 29.18
     assert facts.engine_init_seconds == 35.05
 

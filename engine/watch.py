@@ -1,0 +1,52 @@
+"""What the health gate wants to know of a container, whoever finds it out.
+
+`components/container_watch.py` asks a Docker engine; tests tell stories. "Could not ask" is a value
+of its own, because a daemon that is away must never read as healthy, gone or free.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """What the Docker engine says of a container. `start` names one start of it."""
+
+    running: bool
+    start: str
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Gone:
+    """There is no such container."""
+
+
+@dataclass(frozen=True)
+class CouldNotAsk:
+    """The Docker engine did not say. It never means gone, stopped or healthy."""
+
+    why: str
+
+
+class Watch(Protocol):
+    """The container's side of the gate."""
+
+    def state(self) -> ContainerState | Gone | CouldNotAsk:
+        """Ask the Docker engine now."""
+
+    def lines(self) -> list[str]:
+        """The log lines that came since the last call."""
+
+    def ended(self) -> bool:
+        """Whether the log has ended, as it does when the container stops."""
+
+    def wait(self, seconds: float) -> None:
+        """Return when a line comes, the log ends or `wake` is called; after `seconds` at most."""
+
+    def wake(self) -> None:
+        """End the present or else the next `wait`; for other threads."""
