@@ -1,7 +1,7 @@
 # What a person runs. Each recipe makes what it needs; `make help` lists them.
 STACK ?= local
 PYTHON = .venv/bin/python
-SOURCES = __main__.py bootstrap components engine offline operations tests
+SOURCES = __main__.py bootstrap components engine in_image offline operations tests
 
 .PHONY: help up down preview status logs fit diagnose env check test
 

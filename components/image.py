@@ -5,8 +5,6 @@ from __future__ import annotations
 import pulumi
 import pulumi_docker as docker
 
-from components.mends import with_mend
-
 
 class EngineImage(pulumi.ComponentResource):
     """Pulls the image if the host does not have it.
@@ -29,12 +27,18 @@ class EngineImage(pulumi.ComponentResource):
                 parent=self,
                 # 20 GB over a slow line; the plugin's own limit is 20 minutes.
                 custom_timeouts=pulumi.CustomTimeouts(create="2h"),
-                hooks=with_mend(
-                    "image-mend",
-                    "see vllm-spark:image.name for a typo; `docker pull` the name for the "
-                    "registry's own words; nvcr.io may want `docker login nvcr.io`",
-                    name,
+                hooks=pulumi.ResourceHookBinding(
+                    on_error=[pulumi.ErrorHook("image-mend", self._say_mend)]
                 ),
             ),
         )
         self.register_outputs({"name": name, "imageId": self.pulled.image_id})
+
+    def _say_mend(self, args: pulumi.ErrorHookArgs) -> bool:
+        """The plugin's own message ends with what the registry said; False is: do not retry."""
+        if args.failed_operation != "delete":
+            pulumi.log.error(
+                f"{self.name}: mend: see vllm-spark:image.name for a typo; `docker pull` the name "
+                "for the registry's own words; nvcr.io may want `docker login nvcr.io`"
+            )
+        return False

@@ -45,7 +45,7 @@ class VllmServer(pulumi.ComponentResource):
         needed: list[pulumi.Resource] = [image, cache]
         if settings.state == "running":
             weights = ModelWeights(
-                "weights", model=settings.model, image=image, cache=cache, token=token, opts=ours
+                "weights", settings=settings, image=image, cache=cache, token=token, opts=ours
             )
             needed.append(weights)
         preflight = Preflight(

@@ -8,48 +8,60 @@ be started with HF_HUB_OFFLINE=1 and needs no network.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
+from pathlib import Path
 
 import pulumi
 import pulumi_command as command
 
 from components.cache import ModelCache
 from components.image import EngineImage
-from components.mends import with_mend
+from engine.flags import FlagValue, normalised
 from engine.serving import CACHE_PATH
-from engine.settings import Model
+from engine.settings import Settings
 
-_EXCLUDED = ("original/*", "*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
-"""Other formats of the same weights, which vLLM does not read beside safetensors."""
+_SCRIPTS = Path(__file__).parent.parent / "in_image"
+
+_READ_ELSEWHERE = {
+    "tokenizer": "tokenizer",
+    "skip-tokenizer-init": "tokenizer",
+    "hf-config-path": "config",
+    "load-format": "weights",
+}
+"""Flags under which vLLM may do without a part of the model's own files."""
 
 
 class ModelWeights(pulumi.ComponentResource):
-    """Runs `hf download` in a one-shot container of the engine's image.
+    """Fetches the files, then looks whether they are whole; `commit` is what was fetched.
 
-    What is in the cache already is not fetched again, a broken download is resumed, and without
-    the hub a complete snapshot in the cache is enough.
+    Both run in one-shot containers of the engine's image, where the cache is mounted and the hub's
+    client installed. What is there is not fetched again, a broken download is resumed, and without
+    the hub a complete copy in the cache is enough.
     """
 
     def __init__(
         self,
         resource_name: str,
         *,
-        model: Model,
+        settings: Settings,
         image: EngineImage,
         cache: ModelCache,
         token: pulumi.Output[str] | None,
         opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("spark:vllm:ModelWeights", resource_name, None, opts)
-        download = ["download", model.id]
-        if model.revision is not None:
-            download += ["--revision", model.revision]
-        for pattern in _EXCLUDED:
-            download += ["--exclude", pattern]
-        run = ["docker", "run", "--rm", "--volume", f"{cache.source}:{CACHE_PATH}"]
-        run += ["--env", f"HF_HUB_CACHE={CACHE_PATH}", "--env", "HF_TOKEN", "--entrypoint", "hf"]
-        command.local.Command(
+        model = settings.model
+        run = ["docker", "run", "--rm", "--interactive", "--entrypoint", "python3"]
+        run += ["--volume", f"{cache.source}:{CACHE_PATH}", "--env", f"HF_HUB_CACHE={CACHE_PATH}"]
+        # Mirrors and proxies are named there.
+        for name, value in settings.container.environment.items():
+            run += ["--env", f"{name}={value}"]
+        revision = [model.revision] if model.revision is not None else []
+        fetch = [*run, "--env", "HF_TOKEN", image.name, "-", model.id, *revision]
+        fetched = command.local.Command(
             resource_name,
-            create=shlex.join([*run, image.name, *download]),
+            create=shlex.join(fetch),
+            stdin=(_SCRIPTS / "fetch_weights.py").read_text(),
             # The token travels in the environment: an argument would be in every process list.
             environment={"HF_TOKEN": token} if token is not None else {},
             logging=command.local.Logging.STDERR,
@@ -58,13 +70,22 @@ class ModelWeights(pulumi.ComponentResource):
                 parent=self,
                 depends_on=[image, cache],
                 custom_timeouts=pulumi.CustomTimeouts(create="12h", update="12h"),
-                hooks=with_mend(
-                    "weights-mend",
-                    "see vllm-spark:model for a typo, and that the hub can be reached; a gated "
-                    "model needs its licence accepted and `pulumi config set --secret "
-                    "vllm-spark:huggingFaceToken`",
-                    model.id,
-                ),
             ),
         )
-        self.register_outputs({})
+        # Secret only because the token went in beside it.
+        self.commit: pulumi.Output[str] = pulumi.Output.unsecret(fetched.stdout)
+        look = shlex.join([*run, image.name, "-", CACHE_PATH, model.id])
+        without = "".join(f" --without {part}" for part in _parts_elsewhere(settings.engine))
+        command.local.Command(
+            f"{resource_name}-check",
+            create=pulumi.Output.concat(look, " ", self.commit, without),
+            stdin=(_SCRIPTS / "checkpoint.py").read_text(),
+            logging=command.local.Logging.STDERR,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.register_outputs({"commit": self.commit})
+
+
+def _parts_elsewhere(engine: Mapping[str, FlagValue]) -> list[str]:
+    flags = normalised(engine)
+    return sorted({part for flag, part in _READ_ELSEWHERE.items() if flags.get(flag)})

@@ -20,7 +20,7 @@ import yaml
 from bootstrap.environment import exports
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ("Pulumi.yaml", "__main__.py", "components", "engine", "models")
+PROGRAM = ("Pulumi.yaml", "__main__.py", "components", "engine", "in_image", "models")
 
 
 @dataclass(frozen=True)

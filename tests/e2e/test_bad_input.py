@@ -40,13 +40,14 @@ def test_an_image_that_does_not_exist_is_named_with_a_mend(project: Project) -> 
     assert "Traceback" not in up.output
 
 
-def test_a_model_that_cannot_be_fetched_is_said_with_the_clients_words_and_a_mend(
+def test_a_model_that_cannot_be_fetched_is_said_with_cause_and_mend(
     project: Project,
 ) -> None:
     project.configure(model={"id": "nobody/no-such-model"})
     up = project.up()
     assert up.code != 0
-    assert "nobody/no-such-model: mend: see vllm-spark:model for a typo" in up.output
+    assert "cause: nobody/no-such-model is not complete in the cache" in up.output
+    assert "mend:" in up.output
     assert "container:Container" not in project.pulumi("stack", "export").output
 
 

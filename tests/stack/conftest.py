@@ -15,13 +15,16 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
-PASSED = {
-    "readySeconds": 70.1,
-    "answerSeconds": 0.05,
-    "answerTokens": 1,
-    "memoryActual": {"kvTokens": 46592, "maxModelLen": 2048, "fullLengthSequences": 22.75},
+GIVEN: dict[str, dict[str, Any]] = {
+    "command:local:Command": {"stdout": "0123abc"},
+    "pulumi-python:dynamic/spark:HealthGate": {
+        "readySeconds": 70.1,
+        "answerSeconds": 0.05,
+        "answerTokens": 1,
+        "memoryActual": {"kvTokens": 46592, "maxModelLen": 2048, "fullLengthSequences": 22.75},
+    },
 }
-"""What a health gate has to say that has passed."""
+"""What resources tell once they are there: a commit that was fetched, a gate that has passed."""
 
 
 class Deployment(pulumi.runtime.Mocks):
@@ -35,17 +38,16 @@ class Deployment(pulumi.runtime.Mocks):
         self, args: pulumi.runtime.MockResourceArgs
     ) -> tuple[str | None, dict[Any, Any]]:
         self.resources.append(args)
-        outputs = PASSED if args.typ.endswith("HealthGate") else {}
-        return f"{args.name}-id", {**args.inputs, **outputs}
+        return f"{args.name}-id", {**args.inputs, **GIVEN.get(args.typ, {})}
 
     def call(
         self, args: pulumi.runtime.MockCallArgs
     ) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
         raise AssertionError(f"the program called {args.token}")
 
-    def inputs(self, type_: str) -> dict[str, Any]:
-        """The inputs of the one resource of this type."""
-        found = [one for one in self.resources if one.typ == type_]
+    def inputs(self, type_: str, name: str | None = None) -> dict[str, Any]:
+        """The inputs of the one resource of this type, and of this name if it is given."""
+        found = [one for one in self.resources if one.typ == type_ and name in (None, one.name)]
         assert len(found) == 1, f"{len(found)} of {type_} in {[one.typ for one in self.resources]}"
         return dict(found[0].inputs)
 

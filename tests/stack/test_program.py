@@ -75,7 +75,7 @@ def test_secrets_are_in_the_environment_and_in_no_argument(deploy: Deploy) -> No
     secrets = {"apiKey": "key-of-ours", "huggingFaceToken": "hf_token"}
     spark = deploy("spark", secrets=secrets)
     container = spark.inputs(CONTAINER)
-    weights = spark.inputs(WEIGHTS)
+    weights = spark.inputs(WEIGHTS, "weights")
     for sealed, value in (
         (container["envs"], "VLLM_API_KEY=key-of-ours"),
         (weights["environment"], "hf_token"),
@@ -85,6 +85,17 @@ def test_secrets_are_in_the_environment_and_in_no_argument(deploy: Deploy) -> No
     for text in (str(container["command"]), weights["create"]):
         assert "key-of-ours" not in text
         assert "hf_token" not in text
+
+
+def test_mirrors_and_proxies_reach_the_fetch(deploy: Deploy) -> None:
+    local = deploy("local", container={"environment": {"HF_ENDPOINT": "http://mirror:8080"}})
+    assert "--env HF_ENDPOINT=http://mirror:8080 " in local.inputs(WEIGHTS, "weights")["create"]
+
+
+def test_parts_that_a_flag_takes_from_elsewhere_are_not_looked_for(deploy: Deploy) -> None:
+    engine = {"max-model-len": 2048, "tokenizer": "other/tokenizer", "load-format": "dummy"}
+    check = deploy("local", engine=engine).inputs(WEIGHTS, "weights-check")["create"]
+    assert check.endswith(" --without tokenizer --without weights")
 
 
 def test_the_outputs_say_where_the_model_is_and_how_to_ask_it(deploy: Deploy) -> None:

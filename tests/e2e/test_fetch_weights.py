@@ -1,0 +1,201 @@
+"""The fetch of a model's files: the hub's real client in the engine's image, and a local hub."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import docker
+import pytest
+from docker.models.containers import Container
+from docker.types import Mount
+
+from bootstrap.engine_image import IMAGE
+
+pytestmark = pytest.mark.docker
+
+ROOT = Path(__file__).resolve().parents[2]
+MIB = 1 << 20
+
+
+class Hub:
+    """A hub with some models, in a container, and fetches from it into a volume."""
+
+    def __init__(self, engine: docker.DockerClient, folder: Path) -> None:
+        self.engine = engine
+        self.folder = folder
+        self.volume = engine.volumes.create(f"vllm-spark-test-{uuid4().hex[:8]}")
+        self.server: Container | None = None
+
+    def model(self, name: str, **files: int) -> None:
+        """Put a model on the hub; its files are named with `_` for `.` and have so many bytes."""
+        folder = self.folder / name
+        folder.mkdir(parents=True)
+        for file, size in files.items():
+            (folder / file.replace("_", ".")).write_bytes(b"x" * size)
+
+    def serve(self, **switches: int) -> None:
+        """Start, or start again with other switches."""
+        self.stop()
+        self.server = self.engine.containers.run(
+            IMAGE,
+            ["-u", "/local_hub.py", "/hub"],
+            entrypoint="python3",
+            environment={f"HUB_{key.upper()}": str(value) for key, value in switches.items()},
+            volumes={
+                str(ROOT / "tests" / "local_hub.py"): {"bind": "/local_hub.py", "mode": "ro"},
+                str(self.folder): {"bind": "/hub", "mode": "ro"},
+            },
+            detach=True,
+        )
+        next(line for line in self.server.logs(stream=True) if b"listens" in line)
+
+    def stop(self) -> None:
+        if self.server is not None:
+            self.server.remove(force=True)
+            self.server = None
+
+    def requests(self) -> str:
+        """What the hub was asked, a line each."""
+        assert self.server is not None
+        return str(self.server.logs().decode())
+
+    @property
+    def url(self) -> str:
+        if self.server is None:
+            return "http://127.0.0.1:9"
+        self.server.reload()
+        return (
+            f"http://{self.server.attrs['NetworkSettings']['Networks']['bridge']['IPAddress']}:8080"
+        )
+
+    def fetch(self, *arguments: str, token: str = "", cache: Any = None) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error of a fetch."""
+        mount = cache or ["--volume", f"{self.volume.name}:/cache"]
+        ended = subprocess.run(
+            ["docker", "run", "--rm", "--interactive", *mount, "--env", "HF_HUB_CACHE=/cache"]
+            + ["--env", f"HF_ENDPOINT={self.url}", "--env", f"HF_TOKEN={token}"]
+            + ["--entrypoint", "python3", IMAGE, "-", *arguments],
+            input=(ROOT / "in_image" / "fetch_weights.py").read_text(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return ended.returncode, ended.stdout.strip(), ended.stderr
+
+    def files(self) -> dict[str, int]:
+        """Every file in the cache with its size."""
+        listing = self.engine.containers.run(
+            IMAGE,
+            ["/cache", "-type", "f", "-printf", "%P %s\n"],
+            entrypoint="find",
+            mounts=[Mount("/cache", self.volume.name)],
+            remove=True,
+        ).decode()
+        return {line.split()[0]: int(line.split()[1]) for line in listing.splitlines()}
+
+
+@pytest.fixture
+def hub(engine: docker.DockerClient, tmp_path: Path) -> Iterator[Hub]:
+    hub = Hub(engine, tmp_path)
+    hub.model("some/model", config_json=2, model_safetensors=3 * MIB, pytorch_bin=100)
+    yield hub
+    hub.stop()
+    hub.volume.remove(force=True)
+
+
+def test_a_model_is_fetched_once_and_its_commit_printed(hub: Hub) -> None:
+    hub.serve()
+    code, commit, said = hub.fetch("some/model")
+    assert code == 0, said
+    assert len(commit) == 40
+    assert 3 * MIB in hub.files().values()
+    assert "GET /some/model/resolve" in hub.requests()
+    hub.serve()
+    assert hub.fetch("some/model")[:2] == (0, commit)
+    assert "GET /some/model/resolve" not in hub.requests(), "it was there already"
+
+
+def test_pickled_weights_are_left_on_the_hub_where_there_are_safetensors(hub: Hub) -> None:
+    hub.serve()
+    hub.fetch("some/model")
+    assert "pytorch.bin" not in hub.requests()
+    hub.model("old/model", config_json=2, pytorch_bin=100)
+    assert hub.fetch("old/model")[0] == 0
+    assert "GET /old/model/resolve" in hub.requests()
+    assert "pytorch.bin" in hub.requests()
+
+
+def test_a_complete_copy_is_enough_without_the_hub(hub: Hub) -> None:
+    hub.serve()
+    commit = hub.fetch("some/model")[1]
+    hub.stop()
+    code, found, said = hub.fetch("some/model")
+    assert (code, found) == (0, commit), said
+    assert "looking in the cache" in said
+
+
+def test_a_download_that_broke_off_goes_on_where_it_was(hub: Hub) -> None:
+    hub.model("large/model", model_safetensors=24 * MIB)
+    hub.serve(**{"break": 12 * MIB})
+    code, _, said = hub.fetch("large/model")
+    assert code == 0, said
+    assert '" 206 ' in hub.requests(), "the rest only was asked for"
+    assert 24 * MIB in hub.files().values()
+
+
+def test_a_model_that_the_hub_does_not_have_is_said(hub: Hub) -> None:
+    hub.serve()
+    code, _, said = hub.fetch("some/modle")
+    assert code != 0
+    assert "cause: the hub has no model some/modle" in said
+    assert "mend:  correct vllm-spark:model.id" in said
+    assert "Traceback" not in said
+
+
+def test_a_revision_that_the_model_does_not_have_is_said(hub: Hub) -> None:
+    hub.serve()
+    code, _, said = hub.fetch("some/model", "v9")
+    assert code != 0
+    assert "has no revision v9" in said
+    assert "vllm-spark:model.revision" in said
+
+
+def test_a_gated_model_wants_a_token_and_the_token_is_never_shown(hub: Hub) -> None:
+    hub.model("gated/model", config_json=2, GATED=1)
+    hub.serve()
+    code, _, said = hub.fetch("gated/model")
+    assert code != 0
+    assert "vllm-spark:huggingFaceToken" in said
+    code, _, said = hub.fetch("gated/model", token="hf_secretsecretsecret")
+    assert code == 0, said
+    assert "secretsecret" not in said
+
+
+def test_a_disk_without_room_is_said_before_anything_is_fetched(hub: Hub) -> None:
+    hub.serve()
+    small = ["--mount", "type=tmpfs,destination=/cache,tmpfs-size=2m"]
+    code, _, said = hub.fetch("some/model", cache=small)
+    assert code != 0
+    assert "are free on the disk of the cache" in said
+    assert "GET /some/model/resolve" not in hub.requests()
+
+
+def test_files_of_others_in_the_cache_are_not_touched(hub: Hub) -> None:
+    hub.engine.containers.run(
+        IMAGE,
+        ["-c", "mkdir -p /cache/models--other--model/blobs /cache/compiled; "
+         "echo 1 > /cache/models--other--model/blobs/a; echo 2 > /cache/compiled/b; "
+         "echo 3 > /cache/notes.txt"],
+        entrypoint="sh",
+        mounts=[Mount("/cache", hub.volume.name)],
+        remove=True,
+    )  # fmt: skip
+    before = hub.files()
+    hub.serve()
+    assert hub.fetch("some/model")[0] == 0
+    assert before.items() <= hub.files().items()
