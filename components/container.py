@@ -66,7 +66,14 @@ class EngineContainer(pulumi.ComponentResource):
             network_mode="bridge",
             must_run=settings.state == "running",
             start=settings.state == "running",
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # The plugin stops no container whose `start` becomes false: a new one is created,
+                # and not started. The plugin's own order, old before new, holds for its own
+                # replacements only.
+                replace_on_changes=["start"],
+                delete_before_replace=True,
+            ),
         )
         self.register_outputs({"name": name, "id": self.container.id})
 

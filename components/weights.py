@@ -8,7 +8,6 @@ be started with HF_HUB_OFFLINE=1 and needs no network.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
 import pulumi
@@ -16,19 +15,12 @@ import pulumi_command as command
 
 from components.cache import ModelCache
 from components.image import EngineImage
-from engine.flags import FlagValue, normalised
+from engine.flags import normalised
 from engine.serving import CACHE_PATH
 from engine.settings import Settings
+from in_image.checkpoint import kept_elsewhere
 
 _SCRIPTS = Path(__file__).parent.parent / "in_image"
-
-_READ_ELSEWHERE = {
-    "tokenizer": "tokenizer",
-    "skip-tokenizer-init": "tokenizer",
-    "hf-config-path": "config",
-    "load-format": "weights",
-}
-"""Flags under which vLLM may do without a part of the model's own files."""
 
 
 class ModelWeights(pulumi.ComponentResource):
@@ -75,7 +67,8 @@ class ModelWeights(pulumi.ComponentResource):
         # Secret only because the token went in beside it.
         self.commit: pulumi.Output[str] = pulumi.Output.unsecret(fetched.stdout)
         look = shlex.join([*run, image.name, "-", CACHE_PATH, model.id])
-        without = "".join(f" --without {part}" for part in _parts_elsewhere(settings.engine))
+        flags = normalised(settings.engine)
+        without = "".join(f" --without {part}" for part in kept_elsewhere(flags))
         command.local.Command(
             f"{resource_name}-check",
             create=pulumi.Output.concat(look, " ", self.commit, without),
@@ -84,8 +77,3 @@ class ModelWeights(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.register_outputs({"commit": self.commit})
-
-
-def _parts_elsewhere(engine: Mapping[str, FlagValue]) -> list[str]:
-    flags = normalised(engine)
-    return sorted({part for flag, part in _READ_ELSEWHERE.items() if flags.get(flag)})

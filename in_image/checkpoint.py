@@ -52,10 +52,10 @@ WITHOUT_FILES = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 """Tokenizers of bytes or characters, which have no vocabulary to keep in a file."""
 
 READ_AS_JSON = (
-    "config.json", "params.json", "generation_config.json", "preprocessor_config.json",
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
-    "tekken.json", *INDEXES.values(),
+    "config.json", "params.json", "preprocessor_config.json", "tokenizer.json",
+    "tokenizer_config.json", "vocab.json", "tekken.json", *INDEXES.values(),
 )  # fmt: skip
+"""What a start fails on. vLLM does without a generation_config.json that it cannot read."""
 
 LONGEST_HEADER = 100_000_000
 """Bytes of JSON that the safetensors library reads at most."""

@@ -56,12 +56,12 @@ class Project:
             self.port: int = probe.getsockname()[1]
         self.container = f"vllm-{stack}-{self.port}"
 
-    def configure(self, **keys: Any) -> None:
-        """Write the stack's config: that of stack `local` with these keys replaced."""
-        local = yaml.safe_load((ROOT / "Pulumi.local.yaml").read_text())["config"]
-        container = {**local["vllm-spark:container"], "name": self.container}
+    def configure(self, base: str = "local", /, **keys: Any) -> None:
+        """Write the stack's config: that of stack `base` with these keys replaced."""
+        given = yaml.safe_load((ROOT / f"Pulumi.{base}.yaml").read_text())["config"]
+        container = {**given["vllm-spark:container"], "name": self.container}
         config = {
-            **local,
+            **given,
             "vllm-spark:endpoint": {"port": self.port},
             "vllm-spark:container": container,
             **{f"vllm-spark:{key}": value for key, value in keys.items()},

@@ -95,7 +95,7 @@ def test_mirrors_and_proxies_reach_the_fetch(deploy: Deploy) -> None:
 def test_parts_that_a_flag_takes_from_elsewhere_are_not_looked_for(deploy: Deploy) -> None:
     engine = {"max-model-len": 2048, "tokenizer": "other/tokenizer", "load-format": "dummy"}
     check = deploy("local", engine=engine).inputs(WEIGHTS, "weights-check")["create"]
-    assert check.endswith(" --without tokenizer --without weights")
+    assert check.endswith(" --without weights --without tokenizer")
 
 
 def test_the_outputs_say_where_the_model_is_and_how_to_ask_it(deploy: Deploy) -> None:

@@ -43,10 +43,12 @@ class Fake:
     def get(self, path: str) -> requests.Response:
         return requests.get(self.url + path, timeout=20)
 
-    def complete(self, *, stream: bool = False, chat: bool = False) -> requests.Response:
+    def complete(
+        self, *, stream: bool = False, chat: bool = False, timeout: float = 20
+    ) -> requests.Response:
         path = "/v1/chat/completions" if chat else "/v1/completions"
         asked = {"model": "model", "prompt": "Hello", "max_tokens": 4, "stream": stream}
-        return requests.post(self.url + path, json=asked, stream=stream, timeout=20)
+        return requests.post(self.url + path, json=asked, stream=stream, timeout=timeout)
 
     def ended(self) -> int:
         return self.process.wait(20)
@@ -67,7 +69,7 @@ def start() -> Iterator[Start]:
         told = {f"FAKE_{name.upper()}": str(value) for name, value in switches.items()}
         process = subprocess.Popen(
             [sys.executable, fake_engine.__file__, "serve", "model"],
-            env={**os.environ, "FAKE_PORT": str(port), **told},
+            env={**os.environ, "FAKE_PORT": str(port), "FAKE_DEADLINE": "60", **told},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -164,7 +166,7 @@ def test_a_dead_engine_is_green_then_fails_then_is_unhealthy_then_ends_with_0(re
     failed = fake.complete()
     assert failed.status_code == 500
     assert "EngineCore encountered an issue" in failed.text
-    assert stream.text.splitlines()[-2] == "data: [DONE]"
+    assert stream.text == "data: [DONE]\n\n", "cut short, and as if all was well"
     assert fake.get("/v1/models").status_code == 200
     assert fake.get("/health").status_code == 503
     assert fake.ended() == 0
@@ -209,8 +211,10 @@ def test_what_the_model_cannot_do_is_refused_and_the_rest_done(
     ready: Start, fault: str, completion: int, chat: int
 ) -> None:
     fake = ready(fault=fault)
-    assert fake.complete().status_code == completion
-    assert fake.complete(chat=True).status_code == chat
+    answers = [fake.complete(), fake.complete(chat=True)]
+    assert [answer.status_code for answer in answers] == [completion, chat]
+    refusals = [answer.json() for answer in answers if answer.status_code == 404]
+    assert all(refusal == {"detail": "Not Found"} for refusal in refusals)
     embeds = requests.post(f"{fake.url}/v1/embeddings", json={}, timeout=20).status_code
     assert embeds == (200 if "pooling" in fault else 404)
 
@@ -237,9 +241,11 @@ def test_a_swallowed_sigterm_wants_a_second_one(ready: Start) -> None:
 
 def test_sigterm_waits_for_open_streams_which_hear_nothing_more(ready: Start) -> None:
     fake = ready(fault="sigterm-waits", pace=60)
-    stream = fake.complete(stream=True)
+    stream = fake.complete(stream=True, timeout=0.5)
     fake.process.terminate()
     fake.until("Waiting for connections to close")
+    with pytest.raises(requests.ConnectionError, match="timed out"):
+        stream.text  # noqa: B018  reading is what fails
     with pytest.raises(requests.ConnectionError):
         fake.get("/health")
     assert fake.process.poll() is None
@@ -263,7 +269,7 @@ def test_an_unknown_fault_is_named_with_those_that_exist(start: Start) -> None:
     for fault in ("hnag", "hang-3", "reset-two"):
         fake = start(fault=fault)
         assert fake.ended() == 1
-        assert f"unknown FAKE_FAULT '{fault}'; known: exit, " in fake.until("unknown")[0]
+        assert f"unknown FAKE_FAULT '{fault}'; known: " in fake.until("unknown")[0]
 
 
 def test_none_outlives_its_deadline(ready: Start) -> None:

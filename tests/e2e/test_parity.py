@@ -1,0 +1,270 @@
+"""Stack `spark` beside the guide's compose service, as `docker inspect` shows them, field by field.
+
+docker compose makes the guide's container from the guide's own words (tests/data/guide), Pulumi
+makes ours from Pulumi.spark.yaml. Neither is started, so no GPU is needed. They differ in
+DEVIATIONS and in nothing else, and docs/parity.md says so to people.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import docker
+import pytest
+import yaml
+from docker.errors import ImageNotFound
+
+from bootstrap.compose import ensure_compose
+from tests.e2e.project import ROOT, Project
+
+pytestmark = pytest.mark.e2e
+
+GUIDE = ROOT / "tests" / "data" / "guide" / "compose.yaml"
+SERVICE = "vllm-qwen3-30b-a3b-fp8"
+IMAGE = "nvcr.io/nvidia/vllm:25.09-py3"
+TOKEN = "hf_not-a-real-token"
+
+KERNELS = "compiled kernels outlive the container"
+DEVIATIONS = {
+    "Config.AttachStderr": "as AttachStdout",
+    "Config.AttachStdout": "read only where a container is started in the foreground",
+    "Config.Cmd.--served-model-name": "the name it has with the guide too, now said: vLLM since "
+    "0.10.2 replaces it by a path when it works offline",
+    "Config.Env.FLASHINFER_WORKSPACE_BASE": KERNELS,
+    "Config.Env.HF_HUB_CACHE": "the guide's `--download-dir`, so that weights already there are "
+    "found",
+    "Config.Env.HF_HUB_OFFLINE": "the model is complete before the server starts, which then needs "
+    "no network",
+    "Config.Env.TORCHINDUCTOR_CACHE_DIR": KERNELS,
+    "Config.Env.TRITON_CACHE_DIR": KERNELS,
+    "Config.Env.VLLM_CACHE_ROOT": KERNELS,
+    "Config.Env.VLLM_ENGINE_READY_TIMEOUT_S": "`vllm-spark:health` limits the start; vLLM's own "
+    "limit must not run out before",
+    "Config.Volumes./root/.cache/huggingface": "the docker plugin names the mount here too; "
+    "HostConfig.Binds decides, and is the guide's",
+    "HostConfig.DeviceRequests.0.Driver": "as `docker run --gpus all`: Docker takes the driver "
+    "that has the capability `gpu`, on a Spark nvidia's",
+    "HostConfig.Init": "the docker plugin always sends it; false is also what Docker takes for "
+    "absent, unless the daemon is configured otherwise",
+    "HostConfig.NetworkMode": "compose makes a network for every project; one server needs none",
+    "HostConfig.PortBindings.8000/tcp.0.HostIp": "every call in the guide goes to localhost, and "
+    "its server asks for no key; `vllm-spark:endpoint` opens it",
+}
+"""Each field that is meant to differ, and why."""
+
+DEVIATIONS_WITHOUT_TOKEN = {
+    "Config.Env.HF_TOKEN": "there only if `vllm-spark:huggingFaceToken` is configured, and then as "
+    "in the guide; an empty token is none",
+    "Config.Env.HUGGING_FACE_HUB_TOKEN": "as HF_TOKEN",
+}
+
+NOT_COMPARED = {
+    "Id": "identity",
+    "Created": "identity",
+    "Name": "identity",
+    "Config.Hostname": "made from the id",
+    "GraphDriver.Data.*": "made from the id",
+    "Config.Labels.com.docker.compose.*": "by which compose knows its own",
+    "NetworkSettings.Networks.*": "follows HostConfig.NetworkMode",
+    "Args.*": "follows Config.Entrypoint and Config.Cmd",
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two inspections."""
+
+    guide: dict[str, Any]
+    ours: dict[str, Any]
+
+    def differences(self) -> dict[str, tuple[Any, Any]]:
+        """By path the values of the guide and of ours, where they differ; None for absent."""
+        guide, ours = dict(fields(self.guide)), dict(fields(self.ours))
+        return {
+            path: (guide.get(path), ours.get(path))
+            for path in sorted(guide.keys() | ours.keys())
+            if guide.get(path) != ours.get(path)
+            and not any(fnmatchcase(path, pattern) for pattern in NOT_COMPARED)
+        }
+
+
+def fields(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every single value by its path. What is empty is absent, as it is to Docker.
+
+    Flags, variables and limits go by their names, since their order means nothing.
+    """
+    if path == "Config.Cmd":
+        yield from ((f"{path}.{flag}", told) for flag, told in by_flag(value).items())
+    elif path == "Config.Env":
+        for name, _, told in (variable.partition("=") for variable in value or ()):
+            yield f"{path}.{name}", told
+    elif path == "HostConfig.Ulimits":
+        for limit in value or ():
+            yield from fields(limit, f"{path}.{limit['Name']}")
+    elif path in ("Config.ExposedPorts", "Config.Volumes"):
+        yield from ((f"{path}.{member}", nothing) for member, nothing in (value or {}).items())
+    elif isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from fields(item, f"{path}.{key}".lstrip("."))
+    elif value is not None and value != "":
+        yield path, value
+
+
+def by_flag(command: Sequence[str]) -> dict[str, str]:
+    """The words after each flag; those before the first one under `program`."""
+    told: dict[str, list[str]] = {}
+    flag = "program"
+    for word in command:
+        if word.startswith("-"):
+            flag = word
+            assert flag not in told, f"{flag} is given twice"
+            told[flag] = []
+        else:
+            told.setdefault(flag, []).append(word)
+    return {flag: " ".join(words) for flag, words in told.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def image(engine: docker.DockerClient) -> Iterator[None]:
+    """The guide's image. Where it cannot be pulled: an empty one of its name, with an entrypoint.
+
+    NVIDIA's image has an entrypoint that a container must keep. An empty one is enough to create
+    containers from; it does not show that the pull works.
+    """
+    try:
+        engine.images.get(IMAGE)
+    except ImageNotFound:
+        empty = io.BytesIO()
+        tarfile.open(fileobj=empty, mode="w").close()
+        entrypoint = 'ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh"]'
+        repository, tag = IMAGE.split(":")
+        engine.api.import_image_from_data(empty.getvalue(), repository, tag, changes=[entrypoint])
+        yield
+        engine.images.remove(IMAGE)
+    else:
+        yield
+
+
+@pytest.fixture(scope="module")
+def compose(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., None]]:
+    """Runs docker compose on the guide's file; its container gets a name of its own."""
+    override = tmp_path_factory.mktemp("compose") / "name.yaml"
+    name = {"container_name": f"{project.container}-guide"}
+    override.write_text(yaml.safe_dump({"services": {SERVICE: name}}))
+    command = [*ensure_compose(), "--project-name", project.container]
+    command += ["--file", str(GUIDE), "--file", str(override)]
+
+    def run(*arguments: str, **variables: str) -> None:
+        inherited = {key: value for key, value in os.environ.items() if key != "HF_TOKEN"}
+        subprocess.run([*command, *arguments], env={**inherited, **variables}, check=True)
+
+    yield run
+    run("down")
+
+
+def inspected(engine: docker.DockerClient, project: Project) -> Pair:
+    """Both containers as they are now; ours brought up to its config."""
+    up = project.up()
+    assert up.code == 0, up.output
+    return Pair(
+        guide=engine.api.inspect_container(f"{project.container}-guide"),
+        ours=engine.api.inspect_container(project.container),
+    )
+
+
+@pytest.fixture(scope="module")
+def without_token(
+    engine: docker.DockerClient, project: Project, compose: Callable[..., None]
+) -> Pair:
+    compose("create")
+    project.configure("spark", state="stopped", endpoint={})
+    return inspected(engine, project)
+
+
+@pytest.fixture(scope="module")
+def with_token(
+    engine: docker.DockerClient,
+    project: Project,
+    compose: Callable[..., None],
+    without_token: Pair,
+) -> Pair:
+    compose("create", HF_TOKEN=TOKEN)
+    project.pulumi("config", "set", "--secret", "vllm-spark:huggingFaceToken", TOKEN)
+    return inspected(engine, project)
+
+
+def assert_only(pair: Pair, listed: dict[str, str]) -> None:
+    found = pair.differences()
+    unlisted = {path: found[path] for path in found.keys() - listed.keys()}
+    assert not unlisted, f"not in the list: {json.dumps(unlisted, indent=2)}"
+    unreal = listed.keys() - found.keys()
+    assert not unreal, f"in the list, and not different any more: {sorted(unreal)}"
+
+
+def test_the_two_containers_differ_in_what_is_listed_and_in_nothing_else(
+    without_token: Pair,
+) -> None:
+    assert_only(without_token, DEVIATIONS | DEVIATIONS_WITHOUT_TOKEN)
+
+
+def test_a_token_is_passed_on_as_the_guide_does(with_token: Pair) -> None:
+    assert_only(with_token, DEVIATIONS)
+    assert f"HUGGING_FACE_HUB_TOKEN={TOKEN}" in with_token.ours["Config"]["Env"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    {
+        "Config.Image": IMAGE,
+        "Config.Cmd.program": "vllm serve Qwen/Qwen3-30B-A3B-Instruct-2507-FP8",
+        "Config.Cmd.--max-num-seqs": "64",
+        "Config.Cmd.--trust-remote-code": "",
+        "Config.ExposedPorts.8000/tcp": {},
+        "HostConfig.PortBindings.8000/tcp.0.HostPort": "8000",
+        "HostConfig.IpcMode": "host",
+        "HostConfig.Ulimits.memlock.Soft": -1,
+        "HostConfig.Ulimits.memlock.Hard": -1,
+        "HostConfig.Ulimits.stack.Soft": 67108864,
+        "HostConfig.Ulimits.stack.Hard": 67108864,
+        "HostConfig.Binds.0": "/opt/hf:/root/.cache/huggingface:rw",
+        "HostConfig.RestartPolicy.Name": "unless-stopped",
+        "HostConfig.DeviceRequests.0.Count": -1,
+        "HostConfig.DeviceRequests.0.Capabilities.0.0": "gpu",
+    }.items(),
+)
+def test_what_the_guide_asks_for_is_among_the_compared(
+    without_token: Pair, path: str, value: object
+) -> None:
+    assert dict(fields(without_token.guide))[path] == value
+    assert dict(fields(without_token.ours))[path] == value
+
+
+def test_the_table_for_people_is_this_list_with_these_values(
+    without_token: Pair, project: Project
+) -> None:
+    why = DEVIATIONS | DEVIATIONS_WITHOUT_TOKEN
+    rows = [
+        f"| `{path}` | {shown(guide, project)} | {shown(ours, project)} | {why.get(path)} |"
+        for path, (guide, ours) in without_token.differences().items()
+    ]
+    page = (ROOT / "docs" / "parity.md").read_text().splitlines()
+    table = [line for line in page if line.startswith("| `")]
+    assert table == rows, "docs/parity.md should hold these rows:\n" + "\n".join(rows)
+
+
+def shown(value: Any, project: Project) -> str:
+    """A value in the table; compose's project has another name at every run."""
+    if value is None:
+        return "absent"
+    text = value if isinstance(value, str) and value else json.dumps(value)
+    return f"`{text.replace(project.container, '<project>')}`"
