@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -9,13 +11,35 @@ import docker
 import pytest
 from docker.errors import NotFound
 
-from tests.e2e.project import Project
+from bootstrap.engine_image import IMAGE
+from tests.e2e.project import FAKE_IMAGE, ROOT, Project
+
+FAKE_DOCKERFILE = f"""
+FROM {IMAGE}
+COPY fake_engine.py logs /fake/
+RUN printf '#!/bin/sh\\nexec python3 -u /fake/fake_engine.py "$@"\\n' > "$(command -v vllm)"
+"""
 
 
 @pytest.fixture(scope="session")
 def engine() -> docker.DockerClient:
     """The Docker engine."""
     return docker.from_env()
+
+
+@pytest.fixture(scope="session")
+def fake_image(engine: docker.DockerClient) -> str:
+    """The CPU engine's image with the fake engine for its `vllm`; all else in it is real."""
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        dockerfile = tarfile.TarInfo("Dockerfile")
+        dockerfile.size = len(FAKE_DOCKERFILE.encode())
+        tar.addfile(dockerfile, io.BytesIO(FAKE_DOCKERFILE.encode()))
+        tar.add(ROOT / "tests" / "fake_engine.py", "fake_engine.py")
+        tar.add(ROOT / "tests" / "data" / "logs", "logs")
+    context.seek(0)
+    engine.images.build(fileobj=context, custom_context=True, tag=FAKE_IMAGE, rm=True)
+    return FAKE_IMAGE
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,9 @@ from bootstrap.environment import exports
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ("Pulumi.yaml", "__main__.py", "components", "engine", "in_image", "models")
 
+FAKE_IMAGE = "vllm/vllm-openai-cpu:v0.32.0-fake"
+"""What the fixture `fake_image` builds."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -68,6 +71,14 @@ class Project:
         }
         file = self.directory / f"Pulumi.{self.stack}.yaml"
         file.write_text(yaml.safe_dump({"config": config}))
+
+    def configure_fake(self, switches: dict[str, str], /, **keys: Any) -> None:
+        """The config of stack `local`, served by the fake engine; `switches` without `FAKE_`."""
+        environment = {f"FAKE_{name.upper()}": value for name, value in switches.items()}
+        local = {"name": self.container, "gpus": "none"}
+        container = {**local, **keys.pop("container", {})}
+        container["environment"] = {"VLLM_CPU_KVCACHE_SPACE": "1", **environment}
+        self.configure(image={"name": FAKE_IMAGE}, container=container, **keys)
 
     def pulumi(self, *arguments: str, timeout: float = 600) -> Run:
         """Run `pulumi` on the stack and keep what it printed beside the stack's state."""
