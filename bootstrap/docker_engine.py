@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from bootstrap.steps import ROOT, TOOLS, Unready, run, say
 
 START_SECONDS = 60
 HOOK = "nvidia-container-runtime-hook"
+CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 INSTALL_DOCKER = "install Docker (https://docs.docker.com/engine/install/) and start it"
 
 
@@ -55,6 +57,11 @@ def _silence() -> str | None:
     return None
 
 
+def _listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0
+
+
 def ensure_packages(*packages: str, program: str) -> None:
     """Install Debian packages if `program` is not there."""
     if shutil.which(program) is not None:
@@ -83,7 +90,8 @@ def _start() -> None:
         # Docker refuses `--gpus` where this hook is not found. Where there is no GPU at all, the
         # stand-in lets containers that ask for one be created, so that stacks can be tested.
         path = f"{ROOT / 'offline' / 'no_gpu'}{os.pathsep}{path}"
-    for daemon in ("containerd", "dockerd"):
+    # A second containerd would take the socket away from the first.
+    for daemon in ("dockerd",) if _listens(CONTAINERD_SOCKET) else ("containerd", "dockerd"):
         with (logs / f"{daemon}.log").open("ab") as log:
             process = subprocess.Popen(
                 [daemon],

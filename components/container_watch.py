@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import docker
@@ -20,7 +21,7 @@ class ContainerWatch:
 
     def __init__(self, container_id: str) -> None:
         self._id = container_id
-        self._client = docker.from_env()
+        self._client = _client()
         self._changed = threading.Condition()
         self._stirred = False
         self._lines: list[str] = []
@@ -58,14 +59,15 @@ class ContainerWatch:
 
     def stop(self) -> str:
         """Stop the container and keep it. What became of it, as the end of a sentence."""
+        before = self.state()
         try:
-            self._client.api.stop(self._id, timeout=STOP_SECONDS)
-            killed = self._client.api.inspect_container(self._id)["State"]["ExitCode"] == KILLED
+            self._client().stop(self._id, timeout=STOP_SECONDS)
+            code = self._client().inspect_container(self._id)["State"]["ExitCode"]
         except NotFound:
             return "is gone"
         except (DockerException, RequestException) as error:
             return f"could not be stopped ({error})"
-        if killed:
+        if code == KILLED and isinstance(before, ContainerState) and before.running:
             return f"did not end within {STOP_SECONDS} s of SIGTERM, was killed, and is kept"
         return "is stopped and kept"
 
@@ -75,7 +77,7 @@ class ContainerWatch:
 
     def _follow(self) -> None:
         # A client of its own: requests does not promise one session to two threads.
-        client, since = docker.from_env(), 0.0
+        client, since = _client(), 0.0
         while True:
             state = _state(client, self._id)
             if isinstance(state, ContainerState):
@@ -90,9 +92,9 @@ class ContainerWatch:
             # The stream ends with the container, and also with the Docker engine.
             time.sleep(RECONNECT_SECONDS)
 
-    def _read_log(self, client: docker.DockerClient, since: float) -> None:
+    def _read_log(self, client: Client, since: float) -> None:
         try:
-            log = client.api.logs(self._id, stream=True, follow=True, since=since)
+            log = client().logs(self._id, stream=True, follow=True, since=since)
             for line in _lines_of(log):
                 with self._changed:
                     self._ended = False
@@ -102,9 +104,17 @@ class ContainerWatch:
             pass
 
 
-def _state(client: docker.DockerClient, container_id: str) -> ContainerState | Gone | CouldNotAsk:
+Client = Callable[[], docker.APIClient]
+
+
+def _client() -> Client:
+    """Connects when first called, and again at the next call if that failed."""
+    return cache(lambda: docker.from_env().api)
+
+
+def _state(client: Client, container_id: str) -> ContainerState | Gone | CouldNotAsk:
     try:
-        inspected: dict[str, Any] = client.api.inspect_container(container_id)
+        inspected: dict[str, Any] = client().inspect_container(container_id)
     except NotFound:
         return Gone()
     except (DockerException, RequestException) as error:

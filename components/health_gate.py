@@ -13,9 +13,10 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
+from components import interruption
 from components.container_watch import ContainerWatch
 from components.plain_errors import PlainError
-from engine.gate import Failed, Gate
+from engine.gate import Failed, Gate, Interrupted
 from engine.memory_actual import actual_of
 from engine.metrics import read_metrics
 from engine.probe import Probe
@@ -63,8 +64,15 @@ def _pass(props: dict[str, Any]) -> dict[str, Any]:
         lambda line: print(f"{name}: {line}", flush=True),
         timeout_seconds=float(props["timeoutSeconds"]),
         stall_seconds=float(props["stallSeconds"]),
+        interrupted=interruption.interrupted,
     )
+    interruption.listen()
     verdict = gate.run()
+    if isinstance(verdict, Interrupted):
+        raise PlainError(
+            f"the wait for {name} was interrupted ({verdict.doing})\n"
+            "  The container runs on; repeat the command to wait for it again."
+        )
     if isinstance(verdict, Failed):
         raise PlainError(_explain(name, verdict, watch.stop()))
     print(f"{name}: {props['model']} answered after {verdict.seconds:.1f} s", flush=True)

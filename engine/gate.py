@@ -53,6 +53,13 @@ class Failed:
     evidence: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Interrupted:
+    """Nobody waits any more. The start goes on; `doing` is how far it is."""
+
+    doing: str
+
+
 class _Question:
     """One exchange with the server in a thread of its own, given up after `limit` seconds."""
 
@@ -82,12 +89,14 @@ class Gate:
         *,
         timeout_seconds: float,
         stall_seconds: float,
+        interrupted: threading.Event | None = None,
     ) -> None:
         self._watch = watch
         self._probe = probe
         self._report = report
         self._timeout = timeout_seconds
         self._stall = stall_seconds
+        self._interrupted = interrupted or threading.Event()
         self._began = time.monotonic()
         self._log = FollowedLog(self._began)
         self._lost: float | None = None
@@ -101,9 +110,9 @@ class Gate:
         self._next_report = self._began + PROGRESS_SECONDS
         self._next_look = self._began
 
-    def run(self) -> Healthy | Failed:
+    def run(self) -> Healthy | Failed | Interrupted:
         """Wait until the model answers, or cannot any more, or a clock has run out."""
-        while True:
+        while not self._interrupted.is_set():
             entered_phase = self._read()
             now = time.monotonic()
             if entered_phase and self._log.start.phase is Phase.READY:
@@ -117,6 +126,7 @@ class Gate:
             waking = [self._next_look, self._next_report]
             waking.append(self._question.deadline if self._question else self._next_question)
             self._watch.wait(max(0.0, min(waking) - time.monotonic()))
+        return Interrupted(self._doing())
 
     def _doing(self) -> str:
         """The phase and how far it is; what the port says once the log has no more to tell."""
@@ -242,9 +252,10 @@ class Gate:
 
     def _overdue(self, now: float) -> Failed | None:
         if now - self._began >= self._timeout:
+            longer = "raise vllm-spark:health.timeoutSeconds if it was still making progress"
             return Failed(
                 f"the model did not answer within {self._timeout:.0f} s ({self._doing()})",
-                "raise vllm-spark:health.timeoutSeconds if it was still making progress",
+                HUNG_MEND if self._question and self._question.final else longer,
                 self._log.tail,
             )
         if now - self._log.moved >= self._stall:

@@ -22,6 +22,9 @@ from bootstrap.environment import exports
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ("Pulumi.yaml", "__main__.py", "components", "engine", "in_image", "models")
 
+UP = ("up", "--yes", "--skip-preview", "--refresh")
+"""As `make up` calls it."""
+
 FAKE_IMAGE = "vllm/vllm-openai-cpu:v0.32.0-fake"
 """What the fixture `fake_image` builds."""
 
@@ -32,6 +35,29 @@ class Run:
 
     code: int
     output: str
+
+
+class Underway:
+    """A command that runs, and what it prints as it comes."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.output = ""
+
+    def until(self, text: str) -> None:
+        """Read on until a line has this text. AssertionError if the command ends before."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output += line
+            if text in line:
+                return
+        raise AssertionError(f"ended without {text!r}:\n{self.output}")
+
+    def end(self) -> Run:
+        """Wait for the end."""
+        assert self.process.stdout is not None
+        self.output += self.process.stdout.read()
+        return Run(self.process.wait(), self.output)
 
 
 class Project:
@@ -80,33 +106,36 @@ class Project:
         container["environment"] = {"VLLM_CPU_KVCACHE_SPACE": "1", **environment}
         self.configure(image={"name": FAKE_IMAGE}, container=container, **keys)
 
-    def pulumi(self, *arguments: str, timeout: float = 600) -> Run:
+    def pulumi(self, *arguments: str) -> Run:
         """Run `pulumi` on the stack and keep what it printed beside the stack's state."""
-        if not (self.directory / "state" / "selected").exists():
-            self._call("stack", "select", "--create", self.stack, timeout=60)
-            (self.directory / "state" / "selected").touch()
-        return self._call(*arguments, "--stack", self.stack, timeout=timeout)
-
-    def _call(self, *arguments: str, timeout: float) -> Run:
-        ended = subprocess.run(
-            ["pulumi", *arguments, "--color", "never", "--non-interactive"],
-            cwd=self.directory,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        ended = self.begin(*arguments).end()
         with (self.directory / "output.txt").open("a") as kept:
-            kept.write(
-                f"$ pulumi {' '.join(arguments)}\n{ended.stdout}\n[exit {ended.returncode}]\n"
+            kept.write(f"$ pulumi {' '.join(arguments)}\n{ended.output}\n[exit {ended.code}]\n")
+        return ended
+
+    def begin(self, *arguments: str) -> Underway:
+        """Start `pulumi` on the stack, in a process group of its own as a terminal does."""
+        if not (self.directory / "state" / "selected").exists():
+            self._start("stack", "select", "--create", self.stack).end()
+            (self.directory / "state" / "selected").touch()
+        return self._start(*arguments, "--stack", self.stack)
+
+    def _start(self, *arguments: str) -> Underway:
+        return Underway(
+            subprocess.Popen(
+                ["pulumi", *arguments, "--color", "never", "--non-interactive"],
+                cwd=self.directory,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                process_group=0,
             )
-        return Run(ended.returncode, ended.stdout)
+        )
 
     def up(self) -> Run:
-        return self.pulumi("up", "--yes", "--refresh")
+        return self.pulumi(*UP)
 
     def outputs(self) -> dict[str, Any]:
         outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json").output)

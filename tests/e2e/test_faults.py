@@ -1,15 +1,121 @@
-"""Faults of a start, through the real Pulumi engine and the real Docker engine."""
+"""The fault matrix: what can go wrong at a start, through the real Pulumi and the real Docker.
+
+Each fault ends the `up` with its cause and mend, leaves a container that is stopped and kept, and
+is over with the next `up` once the config is right. The fake engine stands for faults that a real
+one cannot be made to show; those that it can are in test_local_stack.py and test_real_faults.py.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Any
+
+import docker
 import pytest
 
-from tests.e2e.project import Project
+from tests.e2e.project import UP, Project, Run, Underway
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 
+LOADS_FOR_EVER = {"load": "60"}
 
-def test_a_server_that_answers_comes_up(project: Project) -> None:
+
+@dataclass(frozen=True)
+class Fault:
+    """Switches of the fake engine, keys of the config, and what the person reads."""
+
+    switches: dict[str, str]
+    said: tuple[str, ...]
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+FAULTS = {
+    "exit 0 during the start": Fault({"fault": "exit-0"}, ("exit code 0 before it served",)),
+    "a crash loop under unless-stopped": Fault({"fault": "exit-1"}, ("exit",)),
+    "a failure in the log of a process that lives on": Fault(
+        {"fault": "mute"}, ("no memory is left for the KV cache", "gpu-memory-utilization")
+    ),
+    "a start beyond the deadline": Fault(
+        LOADS_FOR_EVER,
+        ("did not answer within 3 s", "raise vllm-spark:health.timeoutSeconds"),
+        {"health": {"timeoutSeconds": 3}},
+    ),
+    "a start that stalls": Fault(
+        LOADS_FOR_EVER,
+        ("nothing new for 2 s", "vllm-spark:health.stallSeconds"),
+        {"health": {"stallSeconds": 2}},
+    ),
+    "a server that takes connections and never answers": Fault(
+        {"fault": "hang"}, ("did not answer within 4 s",), {"health": {"timeoutSeconds": 4}}
+    ),
+    "200 on /health with a wedged engine": Fault(
+        {"fault": "wedge-0"},
+        ("did not answer within 4 s", "the engine hangs"),
+        {"health": {"timeoutSeconds": 4}},
+    ),
+    "200 on /health with a dead engine": Fault(
+        {"fault": "dead-engine-0"}, ("EngineCore encountered an issue",)
+    ),
+    "an answer of 500": Fault({"fault": "status-500"}, ("answers 500 on /v1/completions",)),
+    "a model without a tokenizer": Fault({"fault": "no-tokenizer"}, ("400", "tokenizer")),
+    "garbage for an answer": Fault({"fault": "garbage"}, ("empty or broken", "It works!")),
+    "half of an answer": Fault({"fault": "half"}, ("broke off in the middle of its answer",)),
+    "a redirect": Fault({"fault": "redirect"}, ("302", "something other than vLLM listens")),
+    "a server that dies right after its answer": Fault(
+        {"fault": "die-after-answer"}, ("exit code 0",)
+    ),
+    "another model's name": Fault(
+        {"model": "another/model"}, ("serves another/model and not", "servedName")
+    ),
+    "another API key": Fault({"key": "another"}, ("401", "set vllm-spark:apiKey")),
+}
+
+
+def container(engine: docker.DockerClient, project: Project) -> dict[str, Any]:
+    inspected: dict[str, Any] = engine.api.inspect_container(project.container)
+    return inspected
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_told_and_its_container_is_stopped_and_kept(
+    fault: Fault, project: Project, engine: docker.DockerClient
+) -> None:
+    project.configure_fake(fault.switches, **fault.config)
+    up = project.up()
+    assert_failed(up)
+    for words in fault.said:
+        assert words in up.output
+    state = container(engine, project)["State"]
+    assert not state["Running"]
+    assert not state["Restarting"], "it would keep the memory that the next start needs"
+
+
+@pytest.fixture
+def waiting(project: Project) -> Underway:
+    """An `up` whose gate waits for a start that takes for ever."""
+    project.configure_fake(LOADS_FOR_EVER)
+    up = project.begin(*UP)
+    up.until("HealthGate health creating")
+    return up
+
+
+def test_a_container_that_is_removed_meanwhile_is_told(
+    waiting: Underway, project: Project, engine: docker.DockerClient
+) -> None:
+    engine.api.remove_container(project.container, force=True)
+    ended = waiting.end()
+    assert_failed(ended)
+    assert "the container was removed" in ended.output
+
+
+def test_with_the_right_config_it_comes_up(project: Project) -> None:
     project.configure_fake({})
     up = project.up()
     assert up.code == 0, up.output
+
+
+def assert_failed(up: Run) -> None:
+    assert up.code != 0, up.output
+    assert "cause:" in up.output
+    assert "mend:" in up.output
+    assert "Traceback" not in up.output

@@ -6,13 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from engine.gate import Failed, Gate, Healthy
+from engine.gate import Failed, Gate, Healthy, Interrupted
 from engine.probe import NotYet, Probe, Ready, Refused
 from engine.watch import ContainerState, CouldNotAsk, Gone
 
@@ -89,9 +90,11 @@ def verdict(
     patience: float = 0.5,
 ) -> Healthy | Failed:
     probe = Probe(f"http://127.0.0.1:{port}/v1", "model", key, quick=0.5, patience=patience)
-    return Gate(
+    result = Gate(
         story or Story(RUNNING), probe, print, timeout_seconds=timeout, stall_seconds=stall
     ).run()
+    assert not isinstance(result, Interrupted)
+    return result
 
 
 def failure(port: int, story: Story | None = None, **options: float) -> Failed:
@@ -271,3 +274,11 @@ def test_a_death_is_noticed_while_a_question_hangs(start_engine: StartEngine) ->
     ended = ContainerState(running=False, start="first start", exit_code=1)
     story = Story(RUNNING, RUNNING, RUNNING, ended)
     assert "exit code 1" in failure(start_engine(fault="hang"), story, patience=60).cause
+
+
+def test_a_wait_that_is_interrupted_ends_without_a_verdict() -> None:
+    interrupted, story = threading.Event(), Story(RUNNING)
+    probe = Probe(f"http://127.0.0.1:{NOBODY}/v1", "model", None)
+    interrupted.set()
+    gate = Gate(story, probe, print, timeout_seconds=20, stall_seconds=20, interrupted=interrupted)
+    assert gate.run() == Interrupted("starting")

@@ -1,0 +1,142 @@
+"""What an `up` that is interrupted leaves behind: always a state from which the next one recovers.
+
+And a replacement that failed and was then taken back, which Pulumi once called "unchanged" with the
+server gone (pulumi/pulumi#16629).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+import requests
+
+from tests.e2e.project import UP, Project, Underway
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
+
+LOADS_FOR_EVER = {"log": "/fake/30b_guide_warm.timed.jsonl", "speed": "100", "load": "60"}
+LAST_PHASE = "starting the server"
+CANNOT_START = {"ulimits": {"nofile": 1 << 40}}
+"""More than the kernel allows: Docker creates the container and cannot start it."""
+
+
+@pytest.fixture
+def waiting(project: Project) -> Underway:
+    """An `up` whose gate waits for a start that takes for ever."""
+    project.configure_fake(LOADS_FOR_EVER)
+    up = project.begin(*UP)
+    up.until(LAST_PHASE)
+    return up
+
+
+def status(engine: docker.DockerClient, project: Project) -> str:
+    return str(engine.api.inspect_container(project.container)["State"]["Status"])
+
+
+def answers(project: Project) -> bool:
+    url = f"http://127.0.0.1:{project.port}/v1/completions"
+    asked: dict[str, Any] = {"model": project.outputs()["model"], "prompt": "Hello"}
+    return requests.post(url, json=asked, timeout=10).status_code == 200
+
+
+def assert_recovers(project: Project, *, refresh: bool = True) -> None:
+    """The right config and one `up` are enough: nobody has to edit the state."""
+    project.configure_fake({})
+    up = project.up() if refresh else project.pulumi("up", "--yes", "--skip-preview")
+    assert up.code == 0, up.output
+    assert answers(project)
+    unchanged = project.pulumi("preview", "--expect-no-changes", "--diff")
+    assert unchanged.code == 0, unchanged.output
+
+
+def dynamic_providers(project: Project) -> list[int]:
+    """The processes that run this project's dynamic providers."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            here = (process / "cwd").readlink() == project.directory
+            if here and b"pulumi.dynamic" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found
+
+
+def test_ctrl_c_ends_the_wait_and_leaves_the_start_alone(
+    waiting: Underway, project: Project, engine: docker.DockerClient
+) -> None:
+    waiting.process.send_signal(signal.SIGINT)
+    ended = waiting.end()
+    assert ended.code != 0
+    assert "the wait for" in ended.output
+    assert "was interrupted" in ended.output
+    assert "Traceback" not in ended.output
+    assert status(engine, project) == "running"
+
+
+def test_after_ctrl_c_the_next_up_recovers(project: Project) -> None:
+    assert_recovers(project)
+
+
+def test_after_the_cli_was_killed_its_lock_is_cancelled_and_the_next_up_recovers(
+    waiting: Underway, project: Project
+) -> None:
+    orphans = [os.pidfd_open(provider) for provider in dynamic_providers(project)]
+    waiting.process.kill()
+    waiting.end()
+    for orphan in orphans:
+        ended, _, _ = select.select([orphan], [], [], 30)
+        assert ended, "a gate that nobody waits for could stop the next server"
+    assert "locked" in project.up().output, "Pulumi cannot know that nobody holds it any more"
+    assert project.pulumi("cancel", "--yes").code == 0
+    assert_recovers(project)
+
+
+def test_after_a_plugin_was_killed_the_next_up_recovers(
+    waiting: Underway, project: Project
+) -> None:
+    plugins = dynamic_providers(project)
+    assert plugins
+    for plugin in plugins:
+        os.kill(plugin, signal.SIGKILL)
+    assert waiting.end().code != 0
+    assert_recovers(project)
+
+
+@pytest.mark.parametrize("command", ["stop", "remove"])
+def test_a_server_that_somebody_ended_is_seen_and_mended(
+    project: Project, engine: docker.DockerClient, command: str
+) -> None:
+    container = engine.containers.get(project.container)
+    container.stop(timeout=0) if command == "stop" else container.remove(force=True)
+    assert_recovers(project)
+
+
+def test_a_container_that_cannot_start_fails_the_up_and_the_next_one_too(
+    project: Project, engine: docker.DockerClient
+) -> None:
+    project.configure_fake({}, container=CANNOT_START)
+    assert project.up().code != 0
+    again = project.pulumi("up", "--yes", "--skip-preview")
+    assert again.code != 0, f"green with nothing running:\n{again.output}"
+    assert "Traceback" not in again.output
+    assert status(engine, project) != "running"
+
+
+def test_a_failed_replacement_that_is_taken_back_brings_the_old_server_back(
+    project: Project,
+) -> None:
+    assert_recovers(project, refresh=False)
+
+
+def test_a_failed_gate_whose_config_is_taken_back_brings_the_old_server_back(
+    project: Project,
+) -> None:
+    project.configure_fake({"fault": "exit-1"})
+    assert project.up().code != 0
+    assert_recovers(project, refresh=False)

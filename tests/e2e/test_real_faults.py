@@ -1,0 +1,97 @@
+"""Faults that a real vLLM can be made to show: at its start, and while it serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import docker
+import pytest
+
+from tests.e2e.project import UP, Project
+
+pytestmark = pytest.mark.e2e
+
+ENGINE = {"max-model-len": 2048, "max-num-seqs": 4, "enforce-eager": True}
+
+TELL_ENGINE = """
+import os, pathlib, sys
+for process in pathlib.Path("/proc").glob("[0-9]*"):
+    if b"EngineCore" in (process / "cmdline").read_bytes():
+        os.kill(int(process.name), int(sys.argv[1]))
+"""
+"""Sends a signal to the engine's process inside the container, by its number."""
+
+
+def inspected(engine: docker.DockerClient, project: Project) -> dict[str, Any]:
+    state: dict[str, Any] = engine.api.inspect_container(project.container)["State"]
+    return state
+
+
+def tell_engine(engine: docker.DockerClient, project: Project, signal: int) -> None:
+    container = engine.containers.get(project.container)
+    told = container.exec_run(["python3", "-c", TELL_ENGINE, str(signal)])
+    assert told.exit_code == 0, told.output
+
+
+def test_a_kv_cache_that_is_too_small_is_told_with_the_length_that_fits(
+    project: Project, engine: docker.DockerClient
+) -> None:
+    # Without VLLM_CPU_KVCACHE_SPACE, which wins over the flag and by which the plan would refuse.
+    container = {"name": project.container, "gpus": "none"}
+    project.configure(engine={**ENGINE, "kv-cache-memory-bytes": 32 << 20}, container=container)
+    up = project.up()
+    assert up.code != 0
+    assert "does not hold one sequence of 2048 tokens" in up.output
+    assert "mend:  lower max-model-len to at most" in up.output
+    assert "See root cause above" not in up.output
+    assert not inspected(engine, project)["Running"]
+
+
+def test_a_start_killed_for_memory_is_told(project: Project, engine: docker.DockerClient) -> None:
+    project.configure(engine=ENGINE)
+    up = project.begin(*UP)
+    up.until("HealthGate health")
+    limit = 300 << 20
+    engine.api.update_container(project.container, mem_limit=limit, memswap_limit=limit)
+    ended = up.end()
+    assert ended.code != 0
+    assert "killed for memory" in ended.output
+    assert not inspected(engine, project)["Running"]
+
+
+def test_with_the_right_config_it_comes_up(project: Project) -> None:
+    project.configure(engine=ENGINE)
+    up = project.up()
+    assert up.code == 0, up.output
+
+
+def test_an_engine_that_hangs_fails_the_gate_though_health_is_green(
+    project: Project, engine: docker.DockerClient
+) -> None:
+    tell_engine(engine, project, 19)  # SIGSTOP
+    project.configure(engine=ENGINE, health={"timeoutSeconds": 5})
+    up = project.up()
+    assert up.code != 0
+    assert "did not answer within 5 s" in up.output
+    assert "mend:  the engine hangs" in up.output
+    assert not inspected(engine, project)["Running"]
+
+
+def test_a_hung_server_that_was_stopped_comes_up_again(project: Project) -> None:
+    project.configure(engine=ENGINE)
+    up = project.up()
+    assert up.code == 0, up.output
+
+
+def test_an_engine_killed_while_it_serves_is_waited_for_again(
+    project: Project, engine: docker.DockerClient
+) -> None:
+    before = inspected(engine, project)["StartedAt"]
+    deaths = engine.events(filters={"container": project.container, "event": "die"}, decode=True)
+    tell_engine(engine, project, 9)
+    assert next(deaths)["Actor"]["Attributes"]["exitCode"] == "0", "vLLM calls it a success"
+    deaths.close()
+    up = project.up()
+    assert up.code == 0, up.output
+    assert "HealthGate health updated" in up.output, "Docker's restart is no answer"
+    assert inspected(engine, project)["StartedAt"] != before
