@@ -41,7 +41,8 @@ check: .venv/ready-dev ## the fast checks: ruff, mypy, unit and stack tests
 
 test: check ## everything: what check does, then real Docker, real Pulumi, real vLLM
 	@$(PYTHON) -m bootstrap
-	@.venv/bin/pytest -m "docker or e2e"
+	@.venv/bin/pytest -n 3 --dist loadfile -m "(docker or e2e) and not alone"
+	@.venv/bin/pytest -m alone
 
 .venv/ready: requirements.txt
 	@echo "Python packages: installing requirements.txt into .venv"

@@ -117,6 +117,17 @@ def test_a_server_that_somebody_ended_is_seen_and_mended(
     assert_recovers(project)
 
 
+def test_a_container_that_somebody_edited_is_seen_and_mended(
+    project: Project, engine: docker.DockerClient
+) -> None:
+    engine.api.update_container(
+        project.container, restart_policy={"Name": "no", "MaximumRetryCount": 0}
+    )
+    assert_recovers(project)
+    host = engine.api.inspect_container(project.container)["HostConfig"]
+    assert host["RestartPolicy"]["Name"] == "unless-stopped"
+
+
 def test_a_container_that_cannot_start_fails_the_up_and_the_next_one_too(
     project: Project, engine: docker.DockerClient
 ) -> None:

@@ -1,4 +1,4 @@
-"""`vllm-spark:state`: stopped, running, and stopped again, as the config says. With a real vLLM."""
+"""`vllm-spark:state`: stopped, running, and stopped again, as the config says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import requests
 
 from tests.e2e.project import Project
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 
 
 def status(engine: docker.DockerClient, project: Project) -> str:
@@ -19,7 +19,7 @@ def status(engine: docker.DockerClient, project: Project) -> str:
 @pytest.fixture(scope="module")
 def stopped(project: Project) -> None:
     """A stack that has never run."""
-    project.configure(state="stopped")
+    project.configure_fake({}, state="stopped")
     up = project.up()
     assert up.code == 0, up.output
 
@@ -27,7 +27,7 @@ def stopped(project: Project) -> None:
 @pytest.fixture(scope="module")
 def running(project: Project, stopped: None) -> None:
     """The same stack, told to run."""
-    project.configure()
+    project.configure_fake({})
     up = project.up()
     assert up.code == 0, up.output
 
@@ -54,7 +54,7 @@ def test_a_stopped_stack_told_to_run_answers(
 def test_a_running_stack_told_to_stop_stops_its_server(
     running: None, project: Project, engine: docker.DockerClient
 ) -> None:
-    project.configure(state="stopped")
+    project.configure_fake({}, state="stopped")
     preview = project.pulumi("preview", "--diff")
     assert "start  : true => false" in preview.output, "the preview says what will happen"
     up = project.up()
