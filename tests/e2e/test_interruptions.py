@@ -120,9 +120,7 @@ def test_a_server_that_somebody_ended_is_seen_and_mended(
 def test_a_container_that_somebody_edited_is_seen_and_mended(
     project: Project, engine: docker.DockerClient
 ) -> None:
-    engine.api.update_container(
-        project.container, restart_policy={"Name": "no", "MaximumRetryCount": 0}
-    )
+    engine.containers.get(project.container).update(restart_policy={"Name": "always"})
     assert_recovers(project)
     host = engine.api.inspect_container(project.container)["HostConfig"]
     assert host["RestartPolicy"]["Name"] == "unless-stopped"
