@@ -104,7 +104,7 @@ class Gate:
         self._heard = self._began
         self._silence: str | None = None
         self._away = False
-        self._why = "the container was created"
+        self._why = "the server has not answered /health"
         self._question: _Question | None = None
         self._next_question = self._began
         self._next_report = self._began + PROGRESS_SECONDS

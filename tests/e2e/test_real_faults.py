@@ -41,8 +41,8 @@ def test_a_kv_cache_that_is_too_small_is_told_with_the_length_that_fits(
     project.configure(engine={**ENGINE, "kv-cache-memory-bytes": 32 << 20}, container=container)
     up = project.up()
     assert up.code != 0
-    assert "does not hold one sequence of 2048 tokens" in up.output
-    assert "mend:  lower max-model-len to at most" in up.output
+    assert "max-model-len 2048 does not fit into the KV cache: 1280 tokens do" in up.output
+    assert "mend:  set max-model-len to at most 1280" in up.output
     assert "See root cause above" not in up.output
     assert not inspected(engine, project)["Running"]
 
