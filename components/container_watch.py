@@ -13,6 +13,7 @@ import docker
 from docker.errors import DockerException, NotFound
 from requests.exceptions import RequestException
 
+from engine.gate import KILLED
 from engine.watch import ContainerState, CouldNotAsk, Gone
 
 
@@ -133,8 +134,6 @@ RECONNECT_SECONDS = 0.5
 STOP_SECONDS = 10
 """What a failed server gets to end by itself. vLLM frees the GPU at once, and then waits for its
 clients without end; while its engine starts it may not hear SIGTERM at all."""
-
-KILLED = 137
 
 
 def _lines_of(chunks: Iterator[bytes]) -> Iterator[str]:

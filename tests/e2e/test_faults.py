@@ -107,7 +107,7 @@ def test_a_container_that_is_removed_meanwhile_is_told(
     engine.api.remove_container(project.container, force=True)
     ended = waiting.end()
     assert_failed(ended)
-    assert "the container was removed" in ended.output
+    assert "the container was removed" in ended.output, ended.output
 
 
 def test_with_the_right_config_it_comes_up(project: Project) -> None:

@@ -16,7 +16,7 @@ ENGINE = {"max-model-len": 2048, "max-num-seqs": 4, "enforce-eager": True}
 TELL_ENGINE = """
 import os, pathlib, sys
 for process in pathlib.Path("/proc").glob("[0-9]*"):
-    if b"EngineCore" in (process / "cmdline").read_bytes():
+    if (process / "cmdline").read_bytes().startswith(b"VLLM::EngineCore"):
         os.kill(int(process.name), int(sys.argv[1]))
 """
 """Sends a signal to the engine's process inside the container, by its number."""
