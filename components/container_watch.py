@@ -13,7 +13,6 @@ import docker
 from docker.errors import DockerException, NotFound
 from requests.exceptions import RequestException
 
-from engine.gate import KILLED
 from engine.watch import ContainerState, CouldNotAsk, Gone
 
 
@@ -121,6 +120,8 @@ def _state(client: Client, container_id: str) -> ContainerState | Gone | CouldNo
     except (DockerException, RequestException) as error:
         return CouldNotAsk(str(error))
     state = inspected["State"]
+    if state["Status"] == "removing":  # `docker rm --force` kills it first
+        return Gone()
     return ContainerState(
         running=state["Running"] and not state["Restarting"],
         start=state["StartedAt"],
@@ -134,6 +135,8 @@ RECONNECT_SECONDS = 0.5
 STOP_SECONDS = 10
 """What a failed server gets to end by itself. vLLM frees the GPU at once, and then waits for its
 clients without end; while its engine starts it may not hear SIGTERM at all."""
+
+KILLED = 137
 
 
 def _lines_of(chunks: Iterator[bytes]) -> Iterator[str]:

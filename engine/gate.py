@@ -31,9 +31,6 @@ DAEMON_PATIENCE_SECONDS = 60.0
 LAST_WORDS_SECONDS = 0.5
 """What a log that tells of a failure gets to say the rest of it."""
 
-KILLED = 137
-"""Exit code of a process that SIGKILL ended."""
-
 UNKNOWN_MEND = "the last lines of the log may tell; `make diagnose` reads a log that was saved"
 
 
@@ -54,9 +51,6 @@ class Failed:
     cause: str
     mend: str
     evidence: tuple[str, ...] = ()
-
-
-REMOVED = Failed("the container was removed while it started", "repeat the command")
 
 
 @dataclass(frozen=True)
@@ -188,7 +182,7 @@ class Gate:
                     )
                 return None
             case Gone():
-                return REMOVED
+                return Failed("the container was removed while it started", "repeat the command")
         self._heard, self._silence = now, None
         self._start = self._start or state.start
         if state.running and state.start == self._start:
@@ -203,10 +197,6 @@ class Gate:
         if state.error:
             cause = f"the container could not be started: {state.error}"
             return Failed(cause, "see the words of the Docker engine above")
-        if state.exit_code == KILLED and not state.oom_killed:
-            self._watch.wait(LAST_WORDS_SECONDS)  # `docker rm --force` kills first
-            if isinstance(self._watch.state(), Gone):
-                return REMOVED
         return self._explained(
             self._unknown(f"the container ended with exit code {state.exit_code}"),
             state.exit_code,

@@ -223,11 +223,6 @@ def test_a_removed_container_fails() -> None:
     assert "removed" in failure(NOBODY, Story(RUNNING, Gone())).cause
 
 
-def test_a_removed_container_is_not_taken_for_one_that_was_killed() -> None:
-    killed = ContainerState(running=False, start="first start", exit_code=137)
-    assert "removed" in failure(NOBODY, Story(RUNNING, killed, Gone())).cause
-
-
 def test_docker_not_answering_is_neither_healthy_nor_dead(start_engine: StartEngine) -> None:
     away = CouldNotAsk("connection refused")
     port = start_engine()
