@@ -23,7 +23,7 @@ status: .venv/ready ## whether STACK serves, now
 logs: .venv/ready ## follow the log of STACK's server
 	@$(PYTHON) -m operations.logs --stack $(STACK)
 
-fit: .venv/ready ## whether a model fits: STACK=x, or MODEL=config.json ENGINE='--flag value' MEMORY_GIB=n; JSON=1
+fit: .venv/ready ## whether a model fits: STACK=x or MODEL=config.json; ENGINE='--flag value' MEMORY_GIB=n JSON=1
 	@$(PYTHON) -m operations.fit $(if $(MODEL),--model "$(MODEL)",--stack $(STACK)) \
 	  $(if $(ENGINE),--engine='$(ENGINE)') $(if $(MEMORY_GIB),--memory-gib $(MEMORY_GIB)) $(if $(JSON),--json)
 

@@ -126,7 +126,7 @@ def _misfit(name: str, value: FlagValue, where: str, version: Version | None) ->
 
 
 def _bad_number(name: str, value: FlagValue, where: str, version: Version | None) -> Problem | None:
-    if name == "max-model-len" and (str(value).lower() == "auto" or integer(value) == -1):
+    if name == "max-model-len" and is_auto_length(value):
         if version is None or version >= _AUTO_LENGTH:
             return None
         return Problem(
@@ -137,7 +137,8 @@ def _bad_number(name: str, value: FlagValue, where: str, version: Version | None
     found = _number(name, value)
     if found is None:
         kind = "a number" if kind_of(name) == "float" else "a whole number"
-        return Problem(where, f"{value!r} is not {kind}", f"write {kind}, without unit")
+        suffixes = ", or with k for 1,000 or K for 1,024" if kind_of(name) == "human_int" else ""
+        return Problem(where, f"{value!r} is not {kind}", f"write {kind}, without unit{suffixes}")
     if name == "gpu-memory-utilization" and not 0 < found <= 1:
         return Problem(
             where,
@@ -176,6 +177,11 @@ def integer(value: FlagValue) -> int | None:
     if decimal is not None:
         return int(float(decimal) * 1000 ** (1 + "kmgt".index(thousands)))
     return int(binary) * 1024 ** (1 + "KMGT".index(ki)) if binary is not None else int(plain)
+
+
+def is_auto_length(value: FlagValue) -> bool:
+    """Whether this max-model-len tells vLLM to take the longest that fits."""
+    return str(value).lower() == "auto" or integer(value) == -1
 
 
 def _bad_choice(name: str, value: str, where: str, version: Version | None) -> Problem | None:

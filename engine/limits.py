@@ -6,12 +6,11 @@ a config still has a value here. Read in the source of vLLM 0.10.1 to 0.33.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from engine.flags import canonical
+from engine.flag_checks import integer, is_auto_length
+from engine.flags import FlagValue, canonical
 from engine.problems import ConfigError, Problem
 from engine.quantization import Quantization, fp8_per_tensor
 from engine.shape import ModelShape
@@ -81,7 +80,7 @@ def at_least(version: Version | None, *minimum: int) -> bool:
 
 
 def limits_of(
-    flags: Mapping[str, object],
+    flags: Mapping[str, FlagValue],
     shape: ModelShape,
     host: Host,
     version: Version | None,
@@ -93,7 +92,7 @@ def limits_of(
     batched, seqs = _default_batch(host, version)
     utilization = read.fraction("gpu-memory-utilization", 0.92 if at_least(version, 0, 20) else 0.9)
     max_model_len: int | None = None
-    if flags.get("max-model-len") not in ("auto", -1):
+    if not is_auto_length(flags.get("max-model-len")):
         max_model_len = read.whole("max-model-len", shape.positions)
     limits = Limits(
         utilization=utilization,
@@ -137,7 +136,7 @@ def cpu_kv_cache_gib(environment: Mapping[str, str]) -> int | None:
 
 
 def _with_formats(
-    limits: Limits, flags: Mapping[str, object], shape: ModelShape
+    limits: Limits, flags: Mapping[str, FlagValue], shape: ModelShape
 ) -> Limits | Unmodelled:
     kv_dtype = flags.get("kv-cache-dtype") or "auto"
     if kv_dtype == "auto":
@@ -169,7 +168,7 @@ def _default_batch(host: Host, version: Version | None) -> tuple[int, int]:
 class _FlagReader:
     """Reads numbers and collects those that cannot be right, so that all are said at once."""
 
-    def __init__(self, flags: Mapping[str, object]) -> None:
+    def __init__(self, flags: Mapping[str, FlagValue]) -> None:
         self._flags = flags
         self._problems: list[Problem] = []
 
@@ -190,7 +189,7 @@ class _FlagReader:
         value = self._flags.get(flag)
         if value is None:
             return None
-        number = _number(value)
+        number = integer(value)
         if number is None or number <= 0:
             self.refuse(
                 flag, f"{value!r} is not a positive whole number", "give one, such as 8192 or 8k"
@@ -204,18 +203,3 @@ class _FlagReader:
     def raise_if_refused(self) -> None:
         if self._problems:
             raise ConfigError(self._problems)
-
-
-def _number(value: object) -> int | None:
-    """A whole number as vLLM reads it: 32768, 32k (thousand), 32K (1024), 1.5g."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return int(value) if math.isfinite(value) and value == int(value) else None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgtKMGT]?)", str(value))
-    if match is None:
-        return None
-    digits, suffix = match.groups()
-    power = " kmgt".index(suffix.lower() or " ")
-    number = float(digits) * (1024 if suffix.isupper() else 1000) ** power
-    return int(number) if number == int(number) else None

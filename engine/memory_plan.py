@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.flags import FlagValue
 from engine.limits import GIB, Host, Limits, Version, at_least, limits_of
 from engine.memory_model import CPU_OVERHEAD, Overhead, overhead
 from engine.shape import ModelShape
@@ -132,7 +133,7 @@ class MemoryPlan:
 
 def make_plan(
     shape: ModelShape | Unmodelled,
-    flags: Mapping[str, object],
+    flags: Mapping[str, FlagValue],
     host: Host,
     version: Version | None = None,
     cpu_kv_cache_gib: int | None = None,

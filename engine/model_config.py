@@ -8,6 +8,7 @@ Parameter counts agree to the last digit with those that the Hub publishes (test
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +170,9 @@ def _why_not_modelled(config: Mapping[str, Any], text: Mapping[str, Any]) -> str
     if kinds:
         return f"layers whose cache stops growing (sliding window or chunks: {', '.join(kinds)})"
     window = text.get("sliding_window")
-    if window and text.get("use_sliding_window", True):
+    # A window as wide as the longest sequence never closes: Phi-3-128k and Phi-4-mini have one.
+    narrow = window and window < text.get("max_position_embeddings", math.inf)
+    if narrow and text.get("use_sliding_window", True):
         return f"sliding-window attention over {window:,} tokens: the cache stops growing there"
     family = _family(text)
     if family not in FAMILIES:

@@ -23,12 +23,23 @@ from pydantic import (
     IPvAnyAddress,
     JsonValue,
     SecretStr,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
 
+from engine.config_values import (
+    DOCKER_NAME,
+    HOST_FOLDER,
+    SECRET_VARIABLES,
+    DeviceNumber,
+    DockerName,
+    ModelId,
+    Revision,
+    ServedName,
+    Ulimit,
+    VariableName,
+)
 from engine.flag_checks import check, check_length
 from engine.images import ImageReference, Version, vllm_version
 from engine.known_models import find_shape
@@ -44,10 +55,6 @@ SECRETS = ("apiKey", "huggingFaceToken")
 LONGEST_START = 86_400
 """Seconds, the most that the health gate can be told to wait."""
 
-ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")]
-DockerName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]+$")]
-AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/")]
-
 
 class Section(BaseModel):
     """Base of every config object: camelCase keys, none unknown, no change after parsing."""
@@ -61,9 +68,11 @@ class Model(Section):
     """Which model is served."""
 
     id: ModelId = Field(description="a repository on the Hugging Face hub, as owner/name")
-    revision: str | None = Field(None, description="a commit, tag or branch of that repository")
-    served_name: str | None = Field(
-        None, description="the name that clients ask for; the model's id if not given"
+    revision: Revision | None = Field(
+        None, description="a commit, tag or branch of that repository"
+    )
+    served_name: ServedName | None = Field(
+        None, description="the name that clients ask for, one word; the model's id if not given"
     )
 
     @model_validator(mode="before")
@@ -107,13 +116,28 @@ class Image(Section):
 class Cache(Section):
     """Where weights are kept between containers: a folder of the host, or a Docker volume."""
 
-    host_path: AbsolutePath | None = Field(None, description="a folder of the host, from the root")
-    volume: DockerName | None = Field(None, description="the name of a Docker volume")
+    host_path: str | None = Field(None, description="a folder of the host, from the root")
+    volume: str | None = Field(None, description="the name of a Docker volume")
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if (self.host_path is None) == (self.volume is None):
-            raise ValueError("give either hostPath or volume, and only one of them")
+        """All that is wrong at once: a field's own check would keep this one from running."""
+        path, volume = self.host_path, self.volume
+        problems = []
+        if (path is None) == (volume is None):
+            what = "names neither hostPath nor volume" if path is None else "names two places"
+            mend = "give either hostPath or volume, and only one of them"
+            problems.append(Problem(f"{NAMESPACE}:cache", what, mend))
+        if path is not None and not re.fullmatch(HOST_FOLDER, path):
+            what = f"{path!r} is not of the right form"
+            mend = "give a folder of the host, from the root, such as /opt/hf"
+            problems.append(Problem(f"{NAMESPACE}:cache.hostPath", what, mend))
+        if volume is not None and not re.fullmatch(DOCKER_NAME, volume):
+            what = f"{volume!r} is not of the right form"
+            mend = "give the name of a Docker volume, such as vllm-spark-cache"
+            problems.append(Problem(f"{NAMESPACE}:cache.volume", what, mend))
+        if problems:
+            raise ConfigError(problems)
         return self
 
     @property
@@ -142,7 +166,7 @@ class Container(Section):
     """How the container runs."""
 
     name: DockerName | None = Field(None, description="the container's name; vllm-<stack> if none")
-    gpus: Literal["all", "none"] | Annotated[list[int], Field(min_length=1)] = Field(
+    gpus: Literal["all", "none"] | Annotated[list[DeviceNumber], Field(min_length=1)] = Field(
         "all", description="all, none, or a list of device numbers"
     )
     ipc: Literal["host", "private", "shareable"] = Field(
@@ -151,10 +175,27 @@ class Container(Section):
     restart: Literal["no", "always", "unless-stopped", "on-failure"] = Field(
         "unless-stopped", description="no, always, unless-stopped or on-failure"
     )
-    ulimits: dict[str, int] = Field({}, description="soft and hard limit by name; -1 is unlimited")
-    environment: dict[str, str] = Field(
+    ulimits: dict[Ulimit, Annotated[int, Field(ge=-1)]] = Field(
+        {}, description="soft and hard limit by name, such as memlock or stack; -1 is unlimited"
+    )
+    environment: dict[VariableName, str] = Field(
         {}, description="environment variables as text; no secrets, they have keys of their own"
     )
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> Self:
+        problems = [
+            Problem(
+                f"{NAMESPACE}:container.environment.{name}",
+                "would be readable in the config file, in the state and in a preview",
+                f"remove it, then pulumi config set --secret {NAMESPACE}:{key}",
+            )
+            for name, key in SECRET_VARIABLES.items()
+            if name in self.environment
+        ]
+        if problems:
+            raise ConfigError(problems)
+        return self
 
 
 class Health(Section):
@@ -213,16 +254,17 @@ class Settings(BaseModel):
 
         `secret_keys` are the keys that Pulumi stores encrypted. ConfigError names every mistake.
         """
+        readable = [key for key in SECRETS if key in config and key not in secret_keys]
         problems = [
             Problem(
                 f"{NAMESPACE}:{key}",
                 "is in plain text, so it would be readable in the config file and in the state",
                 f"pulumi config set --secret {NAMESPACE}:{key}",
             )
-            for key in SECRETS
-            if key in config and key not in secret_keys
+            for key in readable
         ]
-        decoded = {key: _decoded(config[key]) for key in config}
+        # Left out below, so that no other error can show them.
+        decoded = {key: _decoded(config[key]) for key in config if key not in readable}
         problems += _flag_errors(decoded)
         try:
             settings = cls.model_validate(decoded)

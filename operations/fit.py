@@ -1,8 +1,9 @@
 """`make fit`: will a model fit, before anything is downloaded, deployed or even configured?
 
-It plans either a stack (`--stack`) or any model's config.json (`--model`) with flags and host given
-by hand. It needs neither Pulumi nor Docker. Exit code 0 if the plan fits or the model is not
-modelled, 1 if it does not fit or the input is wrong.
+It plans a stack (`--stack`), or any model's config.json (`--model`) on a Spark. Flags (`--engine`)
+and memory given by hand replace those of the stack, so that a change can be tried before it is
+made. It needs neither Pulumi nor Docker. Exit code 0 if the plan fits or the model is not modelled,
+1 if it does not fit or the input is wrong.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bootstrap.steps import ROOT
 from engine.fit import problems_of
-from engine.flag_checks import check_length
-from engine.flags import from_argv
+from engine.flag_checks import check, check_length
+from engine.flags import FlagValue, from_argv, normalised
+from engine.images import Version
+from engine.known_models import find_shape
 from engine.limits import Host
 from engine.memory_plan import MemoryPlan, make_plan
 from engine.model_config import read_config
@@ -47,19 +50,50 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> tuple[str, MemoryPlan | Unmodelled]:
+    flags = _flags(arguments.engine)
     if arguments.stack is not None:
         settings = load_stack(ROOT / f"Pulumi.{arguments.stack}.yaml")
-        return settings.model.id, plan_of(settings)
-    try:
-        argv = shlex.split(arguments.engine)
-    except ValueError as error:
-        what, mend = f"{arguments.engine!r}: {error}", "close every quotation mark"
-        raise ConfigError([Problem("--engine", what, mend)]) from error
-    flags, shape = from_argv(argv), read_config(arguments.model)
-    host = Host(memory_gib=arguments.memory_gib)
-    if isinstance(shape, ModelShape) and (wrong := check_length(flags, shape.positions, {})):
-        raise ConfigError(wrong)
+        memory = arguments.memory_gib or settings.host.memory_gib
+        settings = settings.model_copy(
+            update={
+                "engine": {**normalised(settings.engine), **flags},
+                "host": settings.host.model_copy(update={"memory_gib": memory}),
+            }
+        )
+        model = settings.model
+        shape = find_shape(model.id, model.revision, settings.cache.host_path)
+        _check(settings.engine, shape, settings.image.version, settings.container.environment)
+        return model.id, plan_of(settings)
+    shape = read_config(arguments.model)
+    _check(flags, shape, None, {})
+    host = Host(memory_gib=arguments.memory_gib or Host.memory_gib)
     return str(arguments.model), make_plan(shape, flags, host)
+
+
+def _flags(text: str) -> dict[str, FlagValue]:
+    try:
+        return from_argv(shlex.split(text))
+    except ConfigError:
+        raise
+    except ValueError as error:
+        what, mend = f"{text!r}: {error}", "close every quotation mark"
+        raise ConfigError([Problem("--engine", what, mend)]) from error
+
+
+def _check(
+    flags: Mapping[str, FlagValue],
+    shape: ModelShape | Unmodelled,
+    version: Version | None,
+    environment: Mapping[str, str],
+) -> None:
+    """ConfigError for flags that vLLM would refuse; what is only doubtful goes to stderr."""
+    errors, doubts = check(flags, version=version)
+    if isinstance(shape, ModelShape):
+        errors += check_length(flags, shape.positions, environment)
+    if errors:
+        raise ConfigError(errors)
+    for doubt in doubts:
+        print(f"warning: {doubt}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--stack", help="a stack's name, as in Pulumi.<stack>.yaml")
     what.add_argument("--model", type=Path, help="path of a model's config.json")
     parser.add_argument("--engine", default="", help="vLLM's flags: --engine='--max-num-seqs 64'")
-    parser.add_argument("--memory-gib", type=_gib, default=Host.memory_gib, help="default: a Spark")
+    parser.add_argument("--memory-gib", type=_gib, help="default: the stack's, or a Spark's")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     return parser
 

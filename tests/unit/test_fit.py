@@ -230,9 +230,39 @@ def test_make_fit_exits_1_and_prints_the_mend_of_a_misfit(
     assert "gpu-memory-utilization to" in out
 
 
+def fitted(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    main([*arguments, "--json"])
+    output: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return output
+
+
+def test_make_fit_tries_flags_and_memory_on_a_stack_and_keeps_its_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    as_it_is = fitted(capsys, "--stack", "spark")
+    other_length = fitted(capsys, "--stack", "spark", "--engine=--max_model_len 16K")
+    more_memory = fitted(capsys, "--stack", "spark", "--memory-gib", "139.8")
+    assert (as_it_is["maxModelLen"], other_length["maxModelLen"]) == (32768, 16384)
+    assert other_length["kvTokens"] == as_it_is["kvTokens"], "the share of the memory is the same"
+    assert more_memory["kvTokens"] > as_it_is["kvTokens"]
+
+
+def test_make_fit_names_a_flag_that_nobody_knows_and_plans_without_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = str(MODELS / "qwen3-32b-fp8.yaml")
+    main(["--model", model, "--engine=--max-modle-len 8192 --gpu-memory-utilization 0.8"])
+    printed = capsys.readouterr()
+    assert "write max-model-len" in printed.err
+    assert printed.out.startswith(f"Memory plan for {model}: fits")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--stack", "sprak"], "take one of"),
+        (["--stack", "spark", "--engine=--max-model-len 1M"], "262,144 positions"),
+        (["--stack", "spark", "--engine=--kv-cache-memory-bytes 20G"], "since 0.10.2"),
         (["--model", "/nowhere/config.json"], "/nowhere/config.json"),
         (["--model", __file__], "is not valid"),
         (

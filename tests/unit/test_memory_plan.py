@@ -193,7 +193,10 @@ def test_defaults_come_from_the_model_and_from_the_release() -> None:
 
 
 def test_an_automatic_length_is_the_longest_that_the_cache_holds() -> None:
-    plan = planned(LLAMA_70B, LLAMA_FLAGS | {"max-model-len": "auto"})
+    plan, again = (
+        planned(LLAMA_70B, LLAMA_FLAGS | {"max-model-len": auto}) for auto in ("auto", "Auto")
+    )
+    assert plan == again
     assert plan.full_length_sequences == 1
     assert plan.max_model_len == plan.kv_blocks * 16
 
@@ -266,6 +269,7 @@ FLAGS = st.fixed_dictionaries(
         "enforce-eager": st.booleans(),
     }
 )
+ROUNDING_GIB = 1e-9
 
 
 @given(MODELS, VERSIONS, FLAGS, st.floats(0.05, 1))
@@ -326,3 +330,65 @@ def test_an_fp8_kv_cache_holds_twice_the_blocks(
         for dtype in ("bfloat16", "fp8")
     )
     assert narrow.kv_blocks - 2 * wide.kv_blocks in (0, 1)
+
+
+@given(MODELS, VERSIONS, FLAGS)
+def test_two_hosts_never_hold_fewer_tokens_than_one(
+    model: str, version: Version | None, flags: dict[str, Any]
+) -> None:
+    alone, shared = (
+        planned(model, flags | {"tensor-parallel-size": hosts}, version=version) for hosts in (1, 2)
+    )
+    assert alone.kv_tokens <= shared.kv_tokens
+    assert alone.weights_gib > shared.weights_gib
+    assert alone.roofline_tokens_per_second < shared.roofline_tokens_per_second
+
+
+@given(
+    MODELS,
+    VERSIONS,
+    FLAGS,
+    st.sampled_from(["kv-cache-memory-bytes", "num-gpu-blocks-override"]),
+    st.integers(1, 2**37),
+    st.integers(1, 2**37),
+)
+def test_a_larger_pool_holds_no_fewer_tokens_and_leaves_the_host_less(
+    model: str, version: Version | None, flags: dict[str, Any], flag: str, one: int, other: int
+) -> None:
+    small, large = (
+        planned(model, flags | {flag: size}, version=version) for size in sorted((one, other))
+    )
+    assert small.kv_tokens <= large.kv_tokens
+    assert small.headroom_gib >= large.headroom_gib - ROUNDING_GIB
+
+
+@given(MODELS, VERSIONS, FLAGS, st.floats(0.05, 1))
+def test_a_larger_share_never_leaves_the_host_more(
+    model: str, version: Version | None, flags: dict[str, Any], share: float
+) -> None:
+    small, large = (
+        planned(model, flags | {"gpu-memory-utilization": value}, version=version)
+        for value in sorted((flags["gpu-memory-utilization"], share))
+    )
+    assert small.headroom_gib >= large.headroom_gib - ROUNDING_GIB
+
+
+@given(MODELS, VERSIONS, FLAGS)
+def test_eager_execution_never_holds_fewer_tokens_nor_leaves_the_host_less(
+    model: str, version: Version | None, flags: dict[str, Any]
+) -> None:
+    graphs, eager = (
+        planned(model, flags | {"enforce-eager": eager}, version=version) for eager in (False, True)
+    )
+    assert graphs.kv_tokens <= eager.kv_tokens
+    assert graphs.headroom_gib <= eager.headroom_gib + ROUNDING_GIB
+
+
+@given(MODELS, VERSIONS, FLAGS)
+def test_what_is_asked_for_is_the_sum_of_its_parts(
+    model: str, version: Version | None, flags: dict[str, Any]
+) -> None:
+    plan = planned(model, flags, version=version)
+    parts = plan.weights_gib + plan.overhead.subtracted_gib + plan.pool_gib
+    assert plan.requested_gib == pytest.approx(parts)
+    assert plan.requested_gib == pytest.approx(flags["gpu-memory-utilization"] * 121.69)

@@ -56,12 +56,38 @@ def test_model_and_image_may_be_given_as_plain_text() -> None:
         ({"endpoint": {"port": "http"}}, "vllm-spark:endpoint.port", "'http'"),
         ({"endpoint": {"bind": "here"}}, "vllm-spark:endpoint.bind", "'here'"),
         ({"model": {"id": "qwen3"}}, "vllm-spark:model.id", "owner/name"),
+        ({"model": "Qwen/Qwen3--8B"}, "vllm-spark:model.id", "owner/name"),
+        ({"model": "Qwen/Qwen3..8B"}, "vllm-spark:model.id", "owner/name"),
+        ({"model": "Qwen/Qwen3-8B.git"}, "vllm-spark:model.id", "owner/name"),
+        ({"model": "Qwen/Qwen3-8B:main"}, "vllm-spark:model.id", "owner/name"),
+        ({"model": f"Qwen/{'x' * 92}"}, "vllm-spark:model.id", "owner/name"),
+        (
+            {"model": "https://huggingface.co/Qwen/Qwen3-8B/tree/main"},
+            "vllm-spark:model.id",
+            "the model's id is Qwen/Qwen3-8B |",
+        ),
+        ({"model": {"id": "a/b", "revision": ""}}, "vllm-spark:model.revision", "a commit"),
+        ({"model": {"id": "a/b", "revision": "--x"}}, "vllm-spark:model.revision", "a commit"),
+        ({"model": {"id": "a/b", "servedName": "-x"}}, "vllm-spark:model.servedName", "one word"),
         ({"image": {"name": "vllm"}}, "vllm-spark:image.name", "tag"),
         ({"cache": {"hostPath": "hf"}}, "vllm-spark:cache.hostPath", "from the root"),
+        ({"cache": {"hostPath": "/a:b"}}, "vllm-spark:cache.hostPath", "'/a:b'"),
+        ({"cache": {"volume": "a/b"}}, "vllm-spark:cache.volume", "Docker volume"),
         ({"cache": {}}, "vllm-spark:cache", "hostPath or volume"),
         ({"cache": {"hostPath": "/a", "volume": "bb"}}, "vllm-spark:cache", "only one"),
         ({"container": {"gpus": "one"}}, "vllm-spark:container.gpus", "all, none"),
+        ({"container": {"gpus": [-1]}}, "vllm-spark:container.gpus", "a list of device numbers"),
         ({"container": {"ulimits": {"memlock": "x"}}}, "vllm-spark:container.ulimits.memlock", "x"),
+        (
+            {"container": {"ulimits": {"memlok": -1}}},
+            "vllm-spark:container.ulimits.memlok",
+            "stack",
+        ),
+        (
+            {"container": {"environment": {"A=B": ""}}},
+            "vllm-spark:container.environment.A=B",
+            "A=B",
+        ),
         ({"state": "paused"}, "vllm-spark:state", "running, or stopped"),
         ({"engine": [1]}, "vllm-spark:engine", "dictionary"),
         ({"endpoint": "null"}, "vllm-spark:endpoint", "{bind, port}"),
@@ -77,7 +103,7 @@ def test_all_mistakes_are_said_in_one_run() -> None:
     assert len(found) == 3
 
 
-def test_seven_mistakes_in_one_file_are_said_in_one_run() -> None:
+def test_eight_mistakes_in_one_file_are_said_in_one_run() -> None:
     found = problems(
         model={"id": "Qwen/Qwen3-32B-FP8"},
         image={"name": "nvcr.io/nvidia/vllm"},
@@ -92,6 +118,7 @@ def test_seven_mistakes_in_one_file_are_said_in_one_run() -> None:
     )
     assert set(found) == {
         "vllm-spark:image.name",
+        "vllm-spark:cache",
         "vllm-spark:cache.hostPath",
         "vllm-spark:engine.gpu-memory-utilization",
         "vllm-spark:engine.max-num-seqs",
@@ -106,6 +133,26 @@ def test_a_secret_in_plain_text_is_refused_without_showing_it() -> None:
     found = problems(huggingFaceToken="hf_abc")
     assert "pulumi config set --secret" in found["vllm-spark:huggingFaceToken"]
     assert "hf_abc" not in str(found)
+
+
+def test_a_secret_in_plain_text_of_the_wrong_type_is_not_shown_either() -> None:
+    assert "0123456789" not in str(problems(apiKey={"key": "0123456789"}))
+
+
+@pytest.mark.parametrize(
+    ("variable", "key"),
+    [
+        ("VLLM_API_KEY", "apiKey"),
+        ("HF_TOKEN", "huggingFaceToken"),
+        ("HUGGING_FACE_HUB_TOKEN", "huggingFaceToken"),
+    ],
+)
+def test_a_secret_in_the_containers_environment_is_refused_with_its_key(
+    variable: str, key: str
+) -> None:
+    found = problems(container={"environment": {variable: "hunter2"}})
+    assert f"--secret vllm-spark:{key}" in found[f"vllm-spark:container.environment.{variable}"]
+    assert "hunter2" not in str(found)
 
 
 def test_a_server_bound_to_every_address_is_asked_on_this_host() -> None:

@@ -93,6 +93,21 @@ PHI_4 = LLAMA_8B | {
     "intermediate_size": 17920,
     "sliding_window": None,
 }
+MISTRAL_7B = LLAMA_8B | {"model_type": "mistral", "vocab_size": 32768, "sliding_window": None}
+MISTRAL_24B = MISTRAL_7B | {
+    "hidden_size": 5120,
+    "head_dim": 128,
+    "num_hidden_layers": 40,
+    "vocab_size": 131072,
+    "intermediate_size": 32768,
+}
+QWEN3_06B = QWEN3_8B | {
+    "hidden_size": 1024,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 28,
+    "intermediate_size": 3072,
+    "tie_word_embeddings": True,
+}
 QWEN25_VL_7B = QWEN25_7B | {
     "model_type": "qwen2_5_vl",
     "vision_config": {
@@ -125,6 +140,11 @@ def modelled(config: dict[str, Any]) -> ModelShape:
         pytest.param(QWEN15_MOE, 14_315_784_192, id="Qwen1.5-MoE-A2.7B: a shared expert"),
         pytest.param(GEMMA_2B, 2_506_172_416, id="Gemma-2B: tied unless it says otherwise"),
         pytest.param(PHI_4, 14_659_507_200, id="Phi-4"),
+        pytest.param(MISTRAL_7B, 7_248_023_552, id="Mistral-7B-v0.3"),
+        pytest.param(QWEN3_06B, 596_049_920, id="Qwen3-0.6B: tied, wide heads"),
+        pytest.param(
+            {"model_type": "mistral3", "text_config": MISTRAL_24B}, 23_572_403_200, id="nested"
+        ),
         pytest.param(QWEN25_VL_7B, 8_292_166_656, id="Qwen2.5-VL-7B: a vision tower"),
     ],
 )
@@ -150,6 +170,13 @@ def test_the_models_of_our_stacks_have_the_published_number_of_parameters(
     shape = known_shapes()[model]
     assert isinstance(shape, ModelShape)
     assert shape.parameters == published
+
+
+def test_a_sliding_window_as_wide_as_the_longest_sequence_is_none() -> None:
+    """Phi-3-mini-128k and Phi-4-mini have one of 262,144 tokens, over 131,072 positions."""
+    wide = modelled(PHI_4 | {"sliding_window": 262144})
+    assert wide == modelled(PHI_4)
+    assert isinstance(shape_of(PHI_4 | {"sliding_window": 2047}), Unmodelled)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +231,39 @@ def test_awq_weights_take_what_the_checkpoint_takes() -> None:
     assert size == pytest.approx(5.58, rel=0.01)  # Qwen2.5-7B-Instruct-AWQ on the Hub
 
 
+@pytest.mark.parametrize(
+    ("scheme", "billion_bytes"),
+    [
+        # by hand: 6.979e9 weights in linear layers with their scales, 1.051e9 in 16 bits, twice
+        pytest.param(
+            {
+                "quant_method": "compressed-tensors",
+                "ignore": ["lm_head"],
+                "config_groups": {
+                    "group_0": {
+                        "weights": {
+                            "num_bits": 4,
+                            "type": "int",
+                            "strategy": "group",
+                            "group_size": 128,
+                            "symmetric": True,
+                        }
+                    }
+                },
+            },
+            5.70,
+            id="w4a16",
+        ),
+        pytest.param({"quant_method": "gptq", "bits": 4, "group_size": 128}, 5.73, id="gptq"),
+        pytest.param({"quant_method": "fp8"}, 9.08, id="fp8"),
+    ],
+)
+def test_an_8b_model_takes_the_bytes_of_its_quantised_checkpoint(
+    scheme: dict[str, Any], billion_bytes: float
+) -> None:
+    assert quantized(LLAMA_8B, **scheme) == pytest.approx(billion_bytes, rel=0.01)
+
+
 def test_an_nvfp4_weight_takes_nine_sixteenths_of_a_byte() -> None:
     size = quantized(LLAMA_8B, quant_method="modelopt", quant_algo="NVFP4", ignore=["lm_head"])
     assert size == pytest.approx(6.979e9 * 0.5625 / 1e9 + 2 * 1.051, rel=0.01)
@@ -227,6 +287,9 @@ def test_layers_that_a_checkpoint_leaves_in_16_bits_are_counted_so(ignored: str)
         ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
         ({"layer_types": ["full_attention", "linear_attention"]}, "hybrid"),
         ({"mamba_d_state": 128}, "hybrid"),
+        ({"model_type": "nemotron_h", "hybrid_override_pattern": "M-M*-"}, "hybrid"),
+        ({"model_type": "gpt_oss", "quantization_config": {"quant_method": "mxfp4"}}, "gpt_oss"),
+        ({"model_type": "gemma3_text", "sliding_window": 512}, "sliding-window"),
         ({"kv_lora_rank": 512, "model_type": "deepseek_v3"}, "MLA"),
         ({"is_encoder_decoder": True}, "encoder-decoder"),
         ({"model_type": "brand_new"}, "brand_new"),
