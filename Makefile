@@ -3,7 +3,7 @@ STACK ?= local
 PYTHON = .venv/bin/python
 SOURCES = __main__.py bootstrap components engine in_image offline operations tests
 
-.PHONY: help up down preview status logs fit diagnose env check test
+.PHONY: help up down preview status logs stop restart fit diagnose env docs check test
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -21,7 +21,7 @@ status: .venv/ready ## whether STACK serves, now
 	@$(PYTHON) -m operations.status --stack $(STACK)
 
 logs: .venv/ready ## follow the log of STACK's server
-	@$(PYTHON) -m operations.logs --stack $(STACK)
+	@$(PYTHON) -m operations.docker_command logs --stack $(STACK)
 
 fit: .venv/ready ## whether a model fits: STACK=x or MODEL=config.json; ENGINE='--flag value' MEMORY_GIB=n JSON=1
 	@$(PYTHON) -m operations.fit $(if $(MODEL),--model "$(MODEL)",--stack $(STACK)) \
@@ -30,8 +30,18 @@ fit: .venv/ready ## whether a model fits: STACK=x or MODEL=config.json; ENGINE='
 diagnose: .venv/ready ## why a vLLM did not start: LOG=file, or LOG=- for standard input; JSON=1
 	@$(PYTHON) -m operations.diagnose "$(LOG)" $(if $(JSON),--json)
 
+stop: .venv/ready ## stop STACK's server and free its memory; `make up` starts it again
+	@$(PYTHON) -m operations.docker_command stop --stack $(STACK)
+
+restart: .venv/ready ## restart STACK's server; ends when the model has answered
+	@$(PYTHON) -m operations.docker_command restart --stack $(STACK)
+	@$(MAKE) --no-print-directory up
+
 env: .venv/ready ## print the exports under which plain `pulumi` works: eval "$$(make -s env)"
 	@$(PYTHON) -m operations.deploy env
+
+docs: .venv/ready-dev ## write plans and config keys into README.md and docs/
+	@.venv/bin/cog -r -I . README.md docs/*.md
 
 check: .venv/ready-dev ## the fast checks: ruff, mypy, unit and stack tests
 	@.venv/bin/ruff check .

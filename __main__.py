@@ -5,6 +5,7 @@ import pulumi
 from components.announcement import announce
 from components.stack_config import read_stack, secret
 from components.vllm_server import VllmServer
+from engine.flags import normalised
 from engine.memory_actual import compared
 from engine.plan_report import output_of
 
@@ -20,7 +21,7 @@ pulumi.export("url", server.url)
 pulumi.export("model", server.model)
 pulumi.export("containerName", server.container_name)
 pulumi.export("image", settings.image.name)
-pulumi.export("engine", settings.engine)
+pulumi.export("engine", normalised(settings.engine))
 pulumi.export("memoryPlan", output_of(review.plan))
 if server.gate is not None:
     plan = review.plan

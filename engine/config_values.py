@@ -11,14 +11,17 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-SECRET_VARIABLES = {
+from engine.images import ImageReference, Version
+from engine.problems import ConfigError, Problem
+
+LONGEST_HUB_ID = 96
+
+_SECRET_VARIABLES = {
     "VLLM_API_KEY": "apiKey",
     "HF_TOKEN": "huggingFaceToken",
     "HUGGING_FACE_HUB_TOKEN": "huggingFaceToken",
 }
 """What the container gets from the config's secrets, and so must not get from elsewhere."""
-
-LONGEST_HUB_ID = 96
 
 
 def _hub_id(text: str) -> str:
@@ -34,6 +37,20 @@ def _hub_id(text: str) -> str:
 
 ModelId = Annotated[str, AfterValidator(_hub_id)]
 
+
+def _image_name(name: str) -> str:
+    ImageReference.parse(name)
+    return name
+
+
+def _release(text: str) -> str:
+    Version.parse(text)
+    return text
+
+
+ImageName = Annotated[str, AfterValidator(_image_name)]
+Release = Annotated[str, AfterValidator(_release)]
+
 # These two become arguments, where a dash in front would make them flags.
 Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w./-]*$")]
 ServedName = Annotated[str, StringConstraints(pattern=r"^[^\s-]\S*$")]
@@ -46,7 +63,20 @@ HOST_FOLDER = r"/[^:\n]+"
 
 DeviceNumber = Annotated[int, Field(ge=0)]
 
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+def _variable_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(f"{name!r} is not the name of an environment variable")
+    if name in _SECRET_VARIABLES:
+        where = f"vllm-spark:container.environment.{name}"
+        what = "would be readable in the config file, in the state and in a preview"
+        key = _SECRET_VARIABLES[name]
+        mend = f"remove it, then pulumi config set --secret vllm-spark:{key}"
+        raise ConfigError([Problem(where, what, mend)])
+    return name
+
+
+VariableName = Annotated[str, AfterValidator(_variable_name)]
 
 Ulimit = Literal[
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc",

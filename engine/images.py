@@ -25,7 +25,7 @@ PATH and no entrypoint that starts it."""
 
 WHERE = "vllm-spark:image.name"
 
-_NGC_VERSIONS = {
+NGC_VERSIONS = {  # by the first five characters of the tag
     "25.09": "0.10.1.1",
     "25.10": "0.10.2",
     "25.11": "0.11.0",
@@ -143,7 +143,7 @@ def vllm_version(reference: ImageReference) -> Version | None:
     """The vLLM release in the image if its tag tells, else None: nightlies, digests, own images."""
     tag = reference.tag or ""
     if reference.family == "ngc":
-        release = _NGC_VERSIONS.get(tag[:5])
+        release = NGC_VERSIONS.get(tag[:5])
         return Version.parse(release) if release else None
     if reference.family == "upstream" and re.match(r"v?\d+\.\d+\.\d+", tag):
         return Version.parse(tag)

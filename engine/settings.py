@@ -31,10 +31,11 @@ from pydantic.alias_generators import to_camel
 from engine.config_values import (
     DOCKER_NAME,
     HOST_FOLDER,
-    SECRET_VARIABLES,
     DeviceNumber,
     DockerName,
+    ImageName,
     ModelId,
+    Release,
     Revision,
     ServedName,
     Ulimit,
@@ -84,22 +85,15 @@ class Model(Section):
 class Image(Section):
     """Which image serves it."""
 
-    name: str = Field(description="an image with its tag or digest")
-    vllm_version: str | None = Field(
-        None, description="the vLLM release in the image, where its tag does not tell"
+    name: ImageName = Field(description="an image with its tag or digest")
+    vllm_version: Release | None = Field(
+        None, description="the vLLM release in the image, such as 0.28.0, where its tag tells none"
     )
 
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        ImageReference.parse(self.name)
-        if self.vllm_version is not None:
-            Version.parse(self.vllm_version)
-        return self
 
     @property
     def reference(self) -> ImageReference:
@@ -152,7 +146,9 @@ class Endpoint(Section):
     bind: IPvAnyAddress = Field(
         IPv4Address("127.0.0.1"), description="the host's address to listen on"
     )
-    port: int = Field(8000, ge=1, le=65535, description="a whole number from 1 to 65535")
+    port: int = Field(
+        8000, ge=1, le=65535, description="the host's port to listen on, from 1 to 65535"
+    )
 
     @property
     def base_url(self) -> str:
@@ -167,13 +163,14 @@ class Container(Section):
 
     name: DockerName | None = Field(None, description="the container's name; vllm-<stack> if none")
     gpus: Literal["all", "none"] | Annotated[list[DeviceNumber], Field(min_length=1)] = Field(
-        "all", description="all, none, or a list of device numbers"
+        "all", description="all, none, or a list of device numbers: the GPUs that it sees"
     )
     ipc: Literal["host", "private", "shareable"] = Field(
-        "host", description="host, private or shareable"
+        "host", description="host, private or shareable: whose shared memory it uses"
     )
     restart: Literal["no", "always", "unless-stopped", "on-failure"] = Field(
-        "unless-stopped", description="no, always, unless-stopped or on-failure"
+        "unless-stopped",
+        description="no, always, unless-stopped or on-failure: when Docker starts it again",
     )
     ulimits: dict[Ulimit, Annotated[int, Field(ge=-1)]] = Field(
         {}, description="soft and hard limit by name, such as memlock or stack; -1 is unlimited"
@@ -182,30 +179,22 @@ class Container(Section):
         {}, description="environment variables as text; no secrets, they have keys of their own"
     )
 
-    @model_validator(mode="after")
-    def _no_secrets(self) -> Self:
-        problems = [
-            Problem(
-                f"{NAMESPACE}:container.environment.{name}",
-                "would be readable in the config file, in the state and in a preview",
-                f"remove it, then pulumi config set --secret {NAMESPACE}:{key}",
-            )
-            for name, key in SECRET_VARIABLES.items()
-            if name in self.environment
-        ]
-        if problems:
-            raise ConfigError(problems)
-        return self
-
 
 class Health(Section):
     """How long the health gate waits: at most, and at most without anything new in the log."""
 
     timeout_seconds: int = Field(
-        3600, ge=1, le=LONGEST_START, description=f"whole seconds from 1 to {LONGEST_START}"
+        3600,
+        ge=1,
+        le=LONGEST_START,
+        description=f"whole seconds from 1 to {LONGEST_START} that a start may take",
     )
     stall_seconds: int = Field(
-        900, ge=1, le=LONGEST_START, description=f"whole seconds from 1 to {LONGEST_START}"
+        900,
+        ge=1,
+        le=LONGEST_START,
+        description=f"whole seconds from 1 to {LONGEST_START} that a start may take without "
+        "anything new in its log",
     )
 
 

@@ -28,7 +28,7 @@ from engine.model_config import read_config
 from engine.plan_report import output_of, table
 from engine.problems import ConfigError, Problem
 from engine.review import plan_of
-from engine.settings import load_stack
+from engine.settings import Settings, load_stack
 from engine.shape import ModelShape
 from engine.unmodelled import Unmodelled
 
@@ -50,16 +50,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> tuple[str, MemoryPlan | Unmodelled]:
-    flags = _flags(arguments.engine)
+    flags = flags_of(arguments.engine)
     if arguments.stack is not None:
-        settings = load_stack(ROOT / f"Pulumi.{arguments.stack}.yaml")
-        memory = arguments.memory_gib or settings.host.memory_gib
-        settings = settings.model_copy(
-            update={
-                "engine": {**normalised(settings.engine), **flags},
-                "host": settings.host.model_copy(update={"memory_gib": memory}),
-            }
-        )
+        stack = load_stack(ROOT / f"Pulumi.{arguments.stack}.yaml")
+        settings = tried(stack, flags, arguments.memory_gib)
         model = settings.model
         shape = find_shape(model.id, model.revision, settings.cache.host_path)
         _check(settings.engine, shape, settings.image.version, settings.container.environment)
@@ -70,7 +64,20 @@ def _plan(arguments: argparse.Namespace) -> tuple[str, MemoryPlan | Unmodelled]:
     return str(arguments.model), make_plan(shape, flags, host)
 
 
-def _flags(text: str) -> dict[str, FlagValue]:
+def tried(
+    settings: Settings, flags: Mapping[str, FlagValue], memory_gib: float | None = None
+) -> Settings:
+    """A stack's settings with these flags in place of its own, and with this memory."""
+    memory = memory_gib or settings.host.memory_gib
+    changes = {
+        "engine": {**normalised(settings.engine), **flags},
+        "host": settings.host.model_copy(update={"memory_gib": memory}),
+    }
+    return settings.model_copy(update=changes)
+
+
+def flags_of(text: str) -> dict[str, FlagValue]:
+    """The flags in a line as a shell reads it. ConfigError if it is not one."""
     try:
         return from_argv(shlex.split(text))
     except ConfigError:

@@ -9,10 +9,10 @@ from contextlib import suppress
 
 import docker
 import pytest
-from docker.errors import NotFound
+from docker.errors import ImageNotFound, NotFound
 
 from bootstrap.engine_image import IMAGE
-from tests.e2e.project import FAKE_IMAGE, ROOT, Project
+from tests.e2e.project import FAKE_IMAGE, GUIDE_IMAGE, ROOT, Project
 
 FAKE_DOCKERFILE = f"""
 FROM {IMAGE}
@@ -40,6 +40,27 @@ def fake_image(engine: docker.DockerClient) -> str:
     context.seek(0)
     engine.images.build(fileobj=context, custom_context=True, tag=FAKE_IMAGE, rm=True)
     return FAKE_IMAGE
+
+
+@pytest.fixture(scope="module")
+def guide_image(engine: docker.DockerClient) -> Iterator[None]:
+    """The guide's image. Where it cannot be pulled: an empty one of its name, with an entrypoint.
+
+    NVIDIA's image has an entrypoint that a container must keep. An empty one is enough to create
+    containers from; it does not show that the pull works.
+    """
+    try:
+        engine.images.get(GUIDE_IMAGE)
+    except ImageNotFound:
+        empty = io.BytesIO()
+        tarfile.open(fileobj=empty, mode="w").close()
+        entrypoint = 'ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh"]'
+        repository, tag = GUIDE_IMAGE.split(":")
+        engine.api.import_image_from_data(empty.getvalue(), repository, tag, changes=[entrypoint])
+        yield
+        engine.images.remove(GUIDE_IMAGE)
+    else:
+        yield
 
 
 @pytest.fixture(scope="module")

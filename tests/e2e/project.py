@@ -25,6 +25,9 @@ PROGRAM = ("Pulumi.yaml", "__main__.py", "components", "engine", "in_image", "mo
 UP = ("up", "--yes", "--skip-preview", "--refresh")
 """As `make up` calls it."""
 
+GUIDE_IMAGE = "nvcr.io/nvidia/vllm:25.09-py3"
+"""The image of stack `spark`; the fixture `guide_image` leaves one of this name."""
+
 FAKE_IMAGE = "vllm/vllm-openai-cpu:v0.32.0-fake"
 """What the fixture `fake_image` builds."""
 

@@ -7,11 +7,9 @@ DEVIATIONS and in nothing else, and docs/parity.md says so to people.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,16 +18,14 @@ from typing import Any
 import docker
 import pytest
 import yaml
-from docker.errors import ImageNotFound
 
 from bootstrap.compose import ensure_compose
-from tests.e2e.project import ROOT, Project
+from tests.e2e.project import GUIDE_IMAGE, ROOT, Project
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("guide_image")]
 
 GUIDE = ROOT / "tests" / "data" / "guide" / "compose.yaml"
 SERVICE = "vllm-qwen3-30b-a3b-fp8"
-IMAGE = "nvcr.io/nvidia/vllm:25.09-py3"
 TOKEN = "hf_not-a-real-token"
 
 KERNELS = "compiled kernels outlive the container"
@@ -132,27 +128,6 @@ def by_flag(command: Sequence[str]) -> dict[str, str]:
     return {flag: " ".join(words) for flag, words in told.items()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def image(engine: docker.DockerClient) -> Iterator[None]:
-    """The guide's image. Where it cannot be pulled: an empty one of its name, with an entrypoint.
-
-    NVIDIA's image has an entrypoint that a container must keep. An empty one is enough to create
-    containers from; it does not show that the pull works.
-    """
-    try:
-        engine.images.get(IMAGE)
-    except ImageNotFound:
-        empty = io.BytesIO()
-        tarfile.open(fileobj=empty, mode="w").close()
-        entrypoint = 'ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh"]'
-        repository, tag = IMAGE.split(":")
-        engine.api.import_image_from_data(empty.getvalue(), repository, tag, changes=[entrypoint])
-        yield
-        engine.images.remove(IMAGE)
-    else:
-        yield
-
-
 @pytest.fixture(scope="module")
 def compose(
     project: Project, tmp_path_factory: pytest.TempPathFactory
@@ -225,7 +200,7 @@ def test_a_token_is_passed_on_as_the_guide_does(with_token: Pair) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     {
-        "Config.Image": IMAGE,
+        "Config.Image": GUIDE_IMAGE,
         "Config.Cmd.program": "vllm serve Qwen/Qwen3-30B-A3B-Instruct-2507-FP8",
         "Config.Cmd.--max-num-seqs": "64",
         "Config.Cmd.--trust-remote-code": "",

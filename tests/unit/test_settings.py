@@ -98,6 +98,19 @@ def test_a_mistake_names_its_key_and_the_mend(keys: dict[str, Any], where: str, 
     assert said in problems(**keys)[where]
 
 
+def test_two_mistakes_in_one_object_are_both_said() -> None:
+    found = problems(
+        image={"name": "vllm", "vllmVersion": "new"},
+        container={"environment": {"HF_TOKEN": "hunter2"}, "ulimits": {"memlok": -1}},
+    )
+    assert set(found) == {
+        "vllm-spark:image.name",
+        "vllm-spark:image.vllmVersion",
+        "vllm-spark:container.environment.HF_TOKEN",
+        "vllm-spark:container.ulimits.memlok",
+    }
+
+
 def test_all_mistakes_are_said_in_one_run() -> None:
     found = problems(endpoint={"port": -1}, cache={"hostPath": "x"}, stat="running")
     assert len(found) == 3
