@@ -133,11 +133,22 @@ def read_config(path: Path) -> ModelShape | Unmodelled:
         what = f"holds a {type(config).__name__}, not an object with the model's sizes"
         raise ConfigError([Problem(str(path), what, mend)])
     try:
-        return shape_of(config)
+        return shape_of(_with_quantization_beside(config, path))
     except (AttributeError, KeyError, TypeError) as error:
         what = f"is not formed like a model's config.json ({type(error).__name__}: {error})"
         mend = "use the file as its page on the Hub has it, unedited"
         raise ConfigError([Problem(str(path), what, mend)]) from error
+
+
+def _with_quantization_beside(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """ModelOpt wrote its scheme into a file of its own before 0.31, and vLLM reads it there."""
+    if "quantization_config" in config:
+        return config
+    try:
+        scheme = json.loads(path.with_name("hf_quant_config.json").read_text())
+    except (OSError, ValueError):
+        return config
+    return {**config, "quantization_config": {"quant_method": "modelopt", **scheme}}
 
 
 def _family(text: Mapping[str, Any]) -> str:

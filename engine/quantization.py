@@ -62,7 +62,10 @@ def fp8_per_tensor(ignore: tuple[str, ...] = ()) -> Quantization:
 def quantization_of(config: Mapping[str, Any]) -> Quantization | Unmodelled:
     """Read a `quantization_config`."""
     method = str(config.get("quant_method", ""))
-    ignore = tuple(name for key in _IGNORE_KEYS for name in config.get(key) or ())
+    nested = config.get("quantization") or {}  # where ModelOpt's own file keeps the scheme
+    ignore = tuple(
+        name for part in (config, nested) for key in _IGNORE_KEYS for name in part.get(key) or ()
+    )
     if method == "fp8":
         block = config.get("weight_block_size")
         if block is None:
@@ -77,7 +80,7 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | Unmodelled:
     if method == "compressed-tensors":
         return _compressed_tensors(config, ignore)
     if method == "modelopt":
-        algorithm = config.get("quant_algo") or config.get("quantization", {}).get("quant_algo")
+        algorithm = config.get("quant_algo") or nested.get("quant_algo")
         if algorithm == "NVFP4":
             return _nvfp4(ignore)
         if algorithm == "FP8":

@@ -269,6 +269,20 @@ def test_an_nvfp4_weight_takes_nine_sixteenths_of_a_byte() -> None:
     assert size == pytest.approx(6.979e9 * 0.5625 / 1e9 + 2 * 1.051, rel=0.01)
 
 
+def test_modelopts_own_file_beside_the_config_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(LLAMA_8B))
+    quantization = {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8", "group_size": 16}
+    scheme = {"quantization": quantization | {"exclude_modules": ["lm_head", "*down_proj"]}}
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps(scheme))
+    shape = read_config(path)
+    assert isinstance(shape, ModelShape)
+    assert shape.quantization is not None
+    assert shape.quantization.label.startswith("nvfp4")
+    assert shape.quantization.leaves_alone("model.layers.0.mlp.down_proj")
+    assert shape.fp8_kv_cache
+
+
 @pytest.mark.parametrize(
     "ignored", ["re:.*down_proj$", "model.layers.*.mlp.down_proj", "down_proj"]
 )
