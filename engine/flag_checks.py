@@ -17,6 +17,7 @@ from engine.flag_history import CHOICES, NEWEST, check_existence
 from engine.flags import WHERE, FlagValue, kind_of, meaning, unspeakable
 from engine.images import Version
 from engine.problems import Problem
+from engine.quantization import Quantization
 
 _OWN = {
     "model": "write the model into vllm-spark:model.id",
@@ -51,6 +52,8 @@ _AUTO_LENGTH = Version.parse("0.14.0")
 
 _CHUNKED_PREFILL_OPTIONAL = Version.parse("0.11.1")
 """Before, V1 chunked the prefill of every generating model, whatever the flag said."""
+
+_NEVER_MIXED = frozenset({"awq", "compressed-tensors", "fp8", "gptq"})
 
 _NEEDS = {
     "enable-auto-tool-choice": ("tool-call-parser", "hermes for Qwen3"),
@@ -251,6 +254,29 @@ def check_length(
                     f"{length:,} tokens are more than the model's {max_positions:,} positions",
                     f"set {written} to at most {max_positions}, or stretch the positions with "
                     "hf-overrides as the model's card says",
+                )
+            ]
+    return []
+
+
+def check_quantization(
+    flags: Mapping[str, FlagValue], checkpoint: Quantization | None
+) -> list[Problem]:
+    """An error if `quantization` names another method than the checkpoint's `quant_method`.
+
+    vLLM reads some methods with the code of others; these it never does (_verify_quantization).
+    """
+    stored = checkpoint.method if checkpoint else None
+    for written in flags:
+        name, value = meaning(written, flags[written])
+        mixed = {value, stored} <= _NEVER_MIXED if isinstance(value, str) else False
+        if name == "quantization" and mixed and value != stored:
+            return [
+                Problem(
+                    f"{WHERE}.{written}",
+                    f"the checkpoint is quantised with {stored}, and vLLM reads it with no other "
+                    f"method, so not with {value!r}",
+                    "remove it; vLLM takes the checkpoint's own",
                 )
             ]
     return []

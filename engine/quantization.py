@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -33,6 +33,8 @@ class Quantization:
     scale_rows: int | None = None
     scale_columns: int | None = None
     ignore: tuple[str, ...] = ()
+    method: str | None = None
+    """`quant_method` of the checkpoint; None for what vLLM quantises while it loads."""
 
     def matrix_bytes(self, inputs: int, outputs: int) -> float:
         """Bytes of one matrix with its scales."""
@@ -62,6 +64,11 @@ def fp8_per_tensor(ignore: tuple[str, ...] = ()) -> Quantization:
 def quantization_of(config: Mapping[str, Any]) -> Quantization | Unmodelled:
     """Read a `quantization_config`."""
     method = str(config.get("quant_method", ""))
+    found = _scheme(method, config)
+    return replace(found, method=method) if isinstance(found, Quantization) else found
+
+
+def _scheme(method: str, config: Mapping[str, Any]) -> Quantization | Unmodelled:
     nested = config.get("quantization") or {}  # where ModelOpt's own file keeps the scheme
     ignore = tuple(
         name for part in (config, nested) for key in _IGNORE_KEYS for name in part.get(key) or ()

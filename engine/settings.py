@@ -41,7 +41,7 @@ from engine.config_values import (
     Ulimit,
     VariableName,
 )
-from engine.flag_checks import check, check_length
+from engine.flag_checks import check, check_length, check_quantization
 from engine.images import ImageReference, Version, vllm_version
 from engine.known_models import find_shape
 from engine.problems import ConfigError, Problem
@@ -282,6 +282,7 @@ def _flag_errors(decoded: Mapping[str, Any]) -> list[Problem]:
         if isinstance(shape, ModelShape):
             environment = container.environment if container else {}
             errors += check_length(engine, shape.positions, environment)
+            errors += check_quantization(engine, shape.quantization)
     return errors
 
 

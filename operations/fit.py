@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bootstrap.steps import ROOT
 from engine.fit import problems_of
-from engine.flag_checks import check, check_length
+from engine.flag_checks import check, check_length, check_quantization
 from engine.flags import FlagValue, from_argv, normalised
 from engine.images import Version
 from engine.known_models import find_shape
@@ -97,6 +97,7 @@ def _check(
     errors, doubts = check(flags, version=version)
     if isinstance(shape, ModelShape):
         errors += check_length(flags, shape.positions, environment)
+        errors += check_quantization(flags, shape.quantization)
     if errors:
         raise ConfigError(errors)
     for doubt in doubts:

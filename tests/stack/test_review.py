@@ -65,6 +65,11 @@ def test_a_length_beyond_the_models_positions_is_refused(deploy: Deploy) -> None
         deploy("spark", engine={**SPARK, "max-model-len": 500000})
 
 
+def test_another_quantisation_than_the_checkpoints_is_refused(deploy: Deploy) -> None:
+    with pytest.raises(pulumi.RunError, match="quantised with fp8"):
+        deploy("spark", engine={**SPARK, "quantization": "awq"})
+
+
 def test_a_length_beyond_them_is_let_through_where_the_environment_allows_it(
     deploy: Deploy,
 ) -> None:

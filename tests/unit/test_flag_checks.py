@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from engine.flag_checks import check, check_length, integer
+from engine.flag_checks import check, check_length, check_quantization, integer
 from engine.flags import FlagValue
 from engine.images import Version
 from engine.problems import Problem
+from engine.quantization import Quantization
 
 GUIDE: dict[str, FlagValue] = {
     "max-model-len": 32768,
@@ -265,6 +266,27 @@ def test_vllms_own_variable_lifts_the_rule() -> None:
     flags: dict[str, FlagValue] = {"max-model-len": 131072}
     assert check_length(flags, 40960, {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}) == []
     assert len(check_length(flags, 40960, {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "0"})) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"), [("awq", "fp8"), ("fp8", "compressed-tensors"), ("gptq", "awq")]
+)
+def test_another_quantisation_than_the_checkpoints_is_refused(asked: str, stored: str) -> None:
+    (problem,) = check_quantization({"-q": asked}, Quantization("", 1, method=stored))
+    assert problem.where == "vllm-spark:engine.-q"
+    assert stored in problem.what
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [("fp8", None), ("fp8", "fp8"), ("awq_marlin", "awq"), ("modelopt_fp4", "modelopt")],
+)
+def test_a_quantisation_that_vllm_can_read_the_checkpoint_with_passes(
+    asked: str, stored: str | None
+) -> None:
+    checkpoint = Quantization("", 1, method=stored) if stored else None
+    assert check_quantization({"quantization": asked}, checkpoint) == []
+    assert check_quantization({}, checkpoint) == []
 
 
 @pytest.mark.parametrize(
