@@ -29,6 +29,7 @@ class Checkout:
             **os.environ,
             "PULUMI_BACKEND_URL": (directory / ".state").as_uri(),
             "PULUMI_CONFIG_PASSPHRASE": "test",
+            "STACK": "local",
         }
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -36,7 +36,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     }
     checkout.change("local", endpoint={"port": checkout.port}, container=container)
     yield checkout
-    checkout.run("make down STACK=local; make down STACK=spark")
+    for stack in ("local", "spark"):
+        checkout.run(f"make down STACK={stack}")
 
 
 @pytest.mark.parametrize("stack", STACKS)
