@@ -42,13 +42,12 @@ def config_keys() -> str:
     return "\n\n".join(parts)
 
 
-def make_fit(stack: str, engine: str = "") -> str:
+def make_fit(stack: str) -> str:
     """What `make fit` prints for a stack, with its command, as a block."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        fit.main(["--stack", stack, f"--engine={engine}"])
-    command = f"make fit STACK={stack}" + (f" ENGINE='{engine}'" if engine else "")
-    return f"```console\n$ {command}\n{printed.getvalue().rstrip()}\n```"
+        fit.main(["--stack", stack])
+    return f"```console\n$ make fit STACK={stack}\n{printed.getvalue().rstrip()}\n```"
 
 
 def trials(stack: str, *engines: str) -> str:

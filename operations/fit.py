@@ -79,12 +79,11 @@ def tried(
 def flags_of(text: str) -> dict[str, FlagValue]:
     """The flags in a line as a shell reads it. ConfigError if it is not one."""
     try:
-        return from_argv(shlex.split(text))
-    except ConfigError:
-        raise
+        argv = shlex.split(text)
     except ValueError as error:
         what, mend = f"{text!r}: {error}", "close every quotation mark"
         raise ConfigError([Problem("--engine", what, mend)]) from error
+    return from_argv(argv)
 
 
 def _check(
