@@ -26,7 +26,7 @@ STACKS = sorted(path.name.split(".")[1] for path in ROOT.glob("Pulumi.*.yaml"))
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+def checkout(tmp_path_factory: pytest.TempPathFactory, guide_image: None) -> Iterator[Checkout]:
     """A checkout whose stack `local` has a port and a container name of its own."""
     checkout = Checkout(tmp_path_factory.mktemp("guide"))
     container = {
@@ -77,7 +77,7 @@ def test_a_restart_ends_when_the_same_container_has_answered_again(
 
 
 def test_a_changed_flag_reads_in_the_preview_as_the_guide_shows_it(
-    checkout: Checkout, guide_image: None
+    checkout: Checkout,
 ) -> None:
     """The stack is up without being started, which needs no GPU."""
     name = f"vllm-spark-{checkout.port}"
