@@ -241,7 +241,7 @@ def test_a_swallowed_sigterm_wants_a_second_one(ready: Start) -> None:
 
 def test_sigterm_waits_for_open_streams_which_hear_nothing_more(ready: Start) -> None:
     fake = ready(fault="sigterm-waits", pace=60)
-    stream = fake.complete(stream=True, timeout=0.5)
+    stream = fake.complete(stream=True, timeout=3)
     fake.process.terminate()
     fake.until("Waiting for connections to close")
     with pytest.raises(requests.ConnectionError, match="timed out"):
