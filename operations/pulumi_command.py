@@ -1,0 +1,100 @@
+"""Runs `pulumi` as a person does, and says in plain words what its own last words leave open.
+
+Its output goes where it always goes; only standard error is read on its way, because that a stack
+is locked is told there and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bootstrap.steps import ROOT, Unready, say
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run of `pulumi` ended."""
+
+    code: int
+    interrupted: bool = False
+    locked: bool = False
+
+
+def run_pulumi(*arguments: str, stack: str) -> Ended:
+    """Run it on the stack, in the foreground; what a lock or Ctrl-C means is said here."""
+    interrupts: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        # Pulumi has the same signal from the terminal. Waiting for it keeps its lock and its state
+        # in order, where dying would kill it.
+        interrupts.append(number)
+        if len(interrupts) == 1:
+            say(
+                "\nCtrl-C: Pulumi ends what it has begun. If that is the health gate, it waits on; "
+                "Ctrl-C again ends the waiting, and the server goes on starting."
+            )
+
+    before = signal.signal(signal.SIGINT, note)
+    told = []
+    try:
+        with subprocess.Popen(
+            ["pulumi", *arguments, "--stack", stack], cwd=ROOT, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                told.append(line.decode(errors="replace"))
+                sys.stderr.write(told[-1])
+                sys.stderr.flush()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    lock = _lock("".join(told), stack)
+    if lock:
+        say(lock)
+    return Ended(process.returncode, bool(interrupts), lock is not None)
+
+
+def read_state(stack: str) -> dict[str, Any]:
+    """The stack's state, secrets encrypted; nothing is locked by that. Unready if it is not had."""
+    exported = subprocess.run(
+        ["pulumi", "stack", "export", "--stack", stack],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if exported.returncode != 0:
+        raise Unready(f"cannot read the state of stack {stack}: {exported.stderr.strip()}")
+    deployment: dict[str, Any] = json.loads(exported.stdout)["deployment"]
+    return deployment
+
+
+_LOCKED = ("is currently locked by", "Another update is currently in progress")
+"""In the words of backends of files and buckets, and of Pulumi Cloud."""
+
+
+def _lock(told: str, stack: str) -> str | None:
+    """What to do about a locked stack; None if nothing was said of a lock."""
+    if not any(words in told for words in _LOCKED):
+        return None
+    cancel = f'eval "$(make -s env)" && pulumi cancel --yes --stack {stack}'
+    holder = re.search(r"created by \S*@(\S+) \(pid (\d+)\) at (\S+)", told)
+    if holder is None:
+        return f"Another run holds stack {stack}. Wait for it; if it was killed:\n  {cancel}"
+    host, pid, since = holder.groups()
+    if host == socket.gethostname() and not Path(f"/proc/{pid}").exists():
+        return (
+            f"The run that holds stack {stack} since {since} was killed: there is no process {pid} "
+            f"any more.\n  mend: {cancel}\n  then repeat"
+        )
+    return (
+        f"Another run holds stack {stack} since {since}: process {pid} on {host}. Nothing was "
+        f"changed by this one.\n  mend: wait for it, then repeat; only if it was killed: {cancel}"
+    )
