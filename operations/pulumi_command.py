@@ -31,18 +31,9 @@ class Ended:
 def run_pulumi(*arguments: str, stack: str) -> Ended:
     """Run it on the stack, in the foreground; what a lock or Ctrl-C means is said here."""
     interrupts: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        # Pulumi has the same signal from the terminal. Waiting for it keeps its lock and its state
-        # in order, where dying would kill it.
-        interrupts.append(number)
-        if len(interrupts) == 1:
-            say(
-                "\nCtrl-C: Pulumi ends what it has begun. If that is the health gate, it waits on; "
-                "Ctrl-C again ends the waiting, and the server goes on starting."
-            )
-
-    before = signal.signal(signal.SIGINT, note)
+    # Pulumi has the same signal from the terminal, and ends in order. Dying of it here would kill
+    # Pulumi: its lock would stay, and what it has begun would be lost.
+    before = signal.signal(signal.SIGINT, lambda number, _frame: interrupts.append(number))
     told = []
     try:
         with subprocess.Popen(

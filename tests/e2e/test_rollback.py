@@ -23,6 +23,9 @@ from tests.e2e.project import FAKE_IMAGE, ROOT, Project, Run
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 
 BROKEN = {"fault": "exit"}
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+MISNAMED = {"id": MODEL, "servedName": "another"}
+"""The server will not have it: the fake engine serves `MODEL`. Nothing has to be fetched for it."""
 KEY = "key-of-ours"
 
 
@@ -60,14 +63,16 @@ def config_file(project: Project) -> Path:
 def configure(project: Project, switches: dict[str, str], **keys: Any) -> None:
     """The fake engine's config, with the API key sealed once and kept as a person would keep it."""
     file = config_file(project)
-    sealed = yaml.safe_load(file.read_text()) if file.exists() else None
-    project.configure_fake(switches, **keys)
-    if sealed is None:
-        project.pulumi("config", "set", "--secret", "vllm-spark:apiKey", KEY)
-        return
+    before = yaml.safe_load(file.read_text()) if file.exists() else {}
+    project.configure_fake({"model": MODEL, **switches}, **keys)
     written = yaml.safe_load(file.read_text())
-    written["config"]["vllm-spark:apiKey"] = sealed["config"]["vllm-spark:apiKey"]
-    file.write_text(yaml.safe_dump({**sealed, **written}))
+    # The hub would be tried for half a minute, where there is none.
+    written["config"]["vllm-spark:container"]["environment"]["HF_HUB_OFFLINE"] = "1"
+    if before:
+        written["config"]["vllm-spark:apiKey"] = before["config"]["vllm-spark:apiKey"]
+    file.write_text(yaml.safe_dump({**before, **written}))
+    if not before:
+        project.pulumi("config", "set", "--secret", "vllm-spark:apiKey", KEY)
 
 
 def command_line(engine: docker.DockerClient, project: Project) -> str:
@@ -96,7 +101,7 @@ def failed(project: Project, first_failed: Run) -> Run:
     configure(project, {})
     good = project.up()
     assert good.code == 0, good.output
-    configure(project, BROKEN, engine={"max-model-len": 2048, "max-num-seqs": 8})
+    configure(project, {}, model=MISNAMED, engine={"max-model-len": 2048, "max-num-seqs": 8})
     return make(project, "up")
 
 
@@ -132,7 +137,7 @@ def test_a_deployment_that_fails_says_how_to_go_back_and_to_what(
 ) -> None:
     assert failed.code != 0
     assert f"make rollback STACK={project.stack}" in failed.output
-    assert f"HuggingFaceTB/SmolLM2-135M-Instruct with {FAKE_IMAGE}, which" in failed.output
+    assert f"{MODEL} with {FAKE_IMAGE}, which answered" in failed.output
 
 
 def test_going_back_ends_when_the_last_good_deployment_answers(
@@ -142,6 +147,7 @@ def test_going_back_ends_when_the_last_good_deployment_answers(
     assert rollback.code == 0, rollback.output
     assert answers(project)
     assert "--max-num-seqs 4" in command_line(engine, project)
+    assert "--revision" not in command_line(engine, project), "the same without saying so"
 
 
 def test_going_back_says_what_changes_and_what_is_left_to_do(
@@ -149,7 +155,7 @@ def test_going_back_says_what_changes_and_what_is_left_to_do(
 ) -> None:
     _, rollback = went_back
     assert "~ engine.max-num-seqs: 8 => 4" in rollback.output
-    assert "- container.environment.FAKE_FAULT: exit" in rollback.output
+    assert "- model.servedName: another" in rollback.output
     where = f"--stack {project.stack} --path vllm-spark:engine.max-num-seqs"
     assert f"pulumi config set {where} --type int -- 4" in rollback.output
 
@@ -194,6 +200,7 @@ def test_a_deployment_told_to_go_back_by_itself_fails_and_the_newest_good_one_se
     assert any("What serves now is the last good one" in line for line in told[-1:]), told[-5:]
     assert answers(project)
     assert "--max-num-seqs 16" in command_line(engine, project)
+    assert "--revision" in command_line(engine, project), "fetched again, it has to be the same"
 
 
 @pytest.mark.parametrize(
