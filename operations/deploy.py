@@ -11,19 +11,18 @@ import os
 import shlex
 import subprocess
 import sys
-from typing import Any
 
-import docker
-from docker.errors import DockerException, NotFound
+from docker.errors import DockerException
 
 from bootstrap.docker_engine import ensure_docker
 from bootstrap.environment import exports
 from bootstrap.local_parts import ensure_parts_of, ensure_pulumi
 from bootstrap.steps import ROOT, Unready, say
+from engine.last_good import NoWayBack
 from engine.problems import ConfigError
 from engine.settings import Cache, Settings, load_stack
-from operations.pulumi_command import read_state, run_pulumi
-from operations.rollback import UP, after_failed_up
+from operations.pulumi_command import run_pulumi, run_up
+from operations.rollback import after_failed_up
 
 
 def main() -> int:
@@ -54,8 +53,11 @@ def main() -> int:
         if chosen.command == "down" and code == 0:
             print(f"The weights stay in {_place(settings.cache)}")
         return code
-    except (ConfigError, Unready, DockerException) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ConfigError, Unready, NoWayBack, DockerException) as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say(f"Interrupted; `make status STACK={chosen.stack}` tells what serves.")
         return 1
 
 
@@ -70,47 +72,15 @@ def _select(stack: str) -> int:
 
 def _up(stack: str, settings: Settings) -> int:
     """Deploy; when that fails, say how to go back, or go back where the config wants it."""
-    up = run_pulumi(*UP, stack=stack)
+    up = run_up(stack=stack)
     if up.code == 0 or up.locked:
         return up.code
-    if not up.interrupted and _removed_half_made(stack):
-        up = run_pulumi(*UP, stack=stack)
-    if up.code == 0:
-        return 0
     if up.interrupted:
         say(f"Interrupted: stack {stack} is as far as it got. make up STACK={stack} goes on.")
     if settings.state == "running":
         revert = settings.health.revert_on_failure and not up.interrupted
         after_failed_up(stack, revert=revert)
     return up.code
-
-
-def _removed_half_made(stack: str) -> bool:
-    """Remove a container that a killed run made and could not write down any more.
-
-    The state tells: it was being created, and is not there. Docker would refuse another container
-    of that name for ever.
-    """
-    state = read_state(stack)
-    recorded = {resource.get("id") for resource in state.get("resources", [])}
-    removed = False
-    for operation in state.get("pending_operations") or ():
-        resource: dict[str, Any] = operation["resource"]
-        if (operation["type"], resource["type"]) != ("creating", _CONTAINER):
-            continue
-        name, api = resource["inputs"]["name"], docker.from_env().api
-        try:
-            if api.inspect_container(name)["Id"] in recorded:
-                continue
-            api.remove_container(name, force=True)
-        except NotFound:
-            continue
-        say(f"Container {name} was made by a run that was killed meanwhile: removed, once more.")
-        removed = True
-    return removed
-
-
-_CONTAINER = "docker:index/container:Container"
 
 
 def _place(cache: Cache) -> str:

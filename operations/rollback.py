@@ -29,9 +29,7 @@ from engine.last_good import (
 )
 from engine.probe import NotYet, Probe, Ready
 from engine.problems import ConfigError
-from operations.pulumi_command import read_state, run_pulumi
-
-UP = ("up", "--yes", "--skip-preview", "--refresh")
+from operations.pulumi_command import read_state, run_up
 
 
 def main() -> int:
@@ -45,7 +43,9 @@ def main() -> int:
         return roll_back(stack)
     except (ConfigError, Unready, NoWayBack, DockerException) as error:
         say(f"error: {error}")
-        return 1
+    except KeyboardInterrupt:
+        say(f"Interrupted; `make status STACK={stack}` tells what serves.")
+    return 1
 
 
 def roll_back(stack: str) -> int:
@@ -70,7 +70,7 @@ def roll_back(stack: str) -> int:
     with tempfile.TemporaryDirectory() as directory:
         generated = Path(directory) / f"Pulumi.{stack}.yaml"
         generated.write_text(yaml.safe_dump(content))
-        up = run_pulumi(*UP, "--config-file", str(generated), stack=stack)
+        up = run_up("--config-file", str(generated), stack=stack)
     if up.code != 0:
         if not up.locked:
             say(f"The way back to {good} failed; its cause is above.")
@@ -100,7 +100,12 @@ def after_failed_up(stack: str, *, revert: bool) -> None:
         say(f"To go back to {good}:\n  make rollback STACK={stack}")
         return
     say("vllm-spark:health.revertOnFailure is set.")
-    if roll_back(stack) == 0:
+    try:
+        back = roll_back(stack) == 0
+    except NoWayBack as error:
+        say(f"error: {error}")
+        back = False
+    if back:
         say(f"The new deployment failed. What serves now is the last good one, {good}.")
     else:
         say(f"The new deployment failed, and so did the way back to {good}: nothing serves.")

@@ -192,6 +192,21 @@ def test_a_preview_shows_what_the_config_file_would_change_again(
     assert "max-num-seqs : 4 => 8" in preview.output
 
 
+def test_the_commands_it_gives_make_the_config_file_say_what_serves(
+    project: Project, went_back: tuple[str, Run]
+) -> None:
+    _, rollback = went_back
+    given = [line for line in rollback.output.splitlines() if line.startswith("  pulumi config")]
+    subprocess.run(
+        ["sh", "-ec", "\n".join(given)],
+        cwd=project.directory,
+        env=project.environment,
+        check=True,
+    )
+    preview = project.pulumi("preview", "--expect-no-changes", "--diff")
+    assert preview.code == 0, preview.output
+
+
 def test_a_deployment_told_to_go_back_by_itself_fails_and_the_newest_good_one_serves(
     project: Project, reverted: Run, engine: docker.DockerClient
 ) -> None:
