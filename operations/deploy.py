@@ -76,7 +76,7 @@ def _up(stack: str, settings: Settings) -> int:
     if up.code == 0 or up.locked:
         return up.code
     if up.interrupted:
-        say(f"Interrupted: stack {stack} is as far as it got. make up STACK={stack} goes on.")
+        say(f"Interrupted. make up STACK={stack} goes on from here.")
     if settings.state == "running":
         revert = settings.health.revert_on_failure and not up.interrupted
         after_failed_up(stack, revert=revert)
