@@ -162,8 +162,13 @@ def commands(old: Config, new: Config, stack: str) -> list[str]:
     lines = [f"pulumi config rm --stack {stack} --path {_quoted(path)}" for path in removed]
     for path in _in_order(after):
         value = after[path]
-        if path not in before or before[path] != value:
-            type_ = _TYPES.get(type(value), "string")
+        if path in before and before[path] == value:
+            continue
+        type_ = _TYPES.get(type(value), "string")
+        told = f"{_dotted(path)}: {_text(value)}"
+        if redacted(told) != told:
+            lines.append(f"# {_dotted(path)} looks like a secret, which is not shown: by hand")
+        else:
             lines.append(
                 f"pulumi config set --stack {stack} --path {_quoted(path)} --type {type_}"
                 f" -- {shlex.quote(_text(value))}"

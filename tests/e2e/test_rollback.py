@@ -218,6 +218,16 @@ def test_a_deployment_told_to_go_back_by_itself_fails_and_the_newest_good_one_se
     assert "--revision" in command_line(engine, project), "fetched again, it has to be the same"
 
 
+def test_a_deployment_that_fails_before_the_old_server_stops_says_that_it_still_answers(
+    project: Project, reverted: Run
+) -> None:
+    configure(project, {}, host={"memoryGiB": 1})
+    up = make(project, "up")
+    assert up.code != 0
+    assert "What answered before still does, untouched" in up.output
+    assert answers(project)
+
+
 @pytest.mark.parametrize(
     ("pid", "sentence"),
     [(os.getpid(), "wait for it, then repeat"), (2**22 + 1, "was killed: there is no process")],

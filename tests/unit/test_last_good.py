@@ -119,7 +119,7 @@ def test_differences_are_told_value_by_value() -> None:
 
 def test_what_looks_like_a_secret_is_not_printed() -> None:
     old = {"vllm-spark:container": {"environment": {"HF_TOKEN": "hf_abcdefghijklmnopqrst"}}}
-    assert "abcdefg" not in "".join(differences(old, {}))
+    assert "abcdefg" not in "".join(differences(old, {}) + commands({}, old, "x"))
 
 
 def test_commands_remove_first_and_keep_types() -> None:
