@@ -31,6 +31,8 @@ from engine.probe import NotYet, Probe, Ready
 from engine.problems import ConfigError
 from operations.pulumi_command import read_state, run_up
 
+_NOTHING = "There is nothing to go back to: stack {stack} knows of no server that has answered."
+
 
 def main() -> int:
     """Exit code 0 only if the last good deployment answers."""
@@ -53,7 +55,7 @@ def roll_back(stack: str) -> int:
     state = read_state(stack)
     good = LastGood.of_state(state.get("resources", []))
     if good is None:
-        say(f"There is nothing to go back to: no server of stack {stack} has answered yet.")
+        say(_NOTHING.format(stack=stack))
         say(f"  mend: correct Pulumi.{stack}.yaml, then make up STACK={stack}")
         return 1
     file = _read(stack)
@@ -90,7 +92,7 @@ def after_failed_up(stack: str, *, revert: bool) -> None:
     """What `make up` says last, and does if `revert` is set, when a deployment has failed."""
     good = LastGood.of_state(read_state(stack).get("resources", []))
     if good is None:
-        say(f"There is nothing to go back to: no server of stack {stack} has answered yet.")
+        say(_NOTHING.format(stack=stack))
         return
     answer = serving(good)
     if isinstance(answer, Ready):
@@ -102,7 +104,7 @@ def after_failed_up(stack: str, *, revert: bool) -> None:
     say("vllm-spark:health.revertOnFailure is set.")
     try:
         back = roll_back(stack) == 0
-    except NoWayBack as error:
+    except (NoWayBack, ConfigError, Unready) as error:
         say(f"error: {error}")
         back = False
     if back:
