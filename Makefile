@@ -3,7 +3,7 @@ STACK ?= local
 PYTHON = .venv/bin/python
 SOURCES = __main__.py bootstrap components engine in_image offline operations tests
 
-.PHONY: help up down preview status logs stop restart fit diagnose env docs check test
+.PHONY: help up down rollback preview status logs stop restart fit diagnose env docs check test
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -13,6 +13,9 @@ up: .venv/ready ## serve STACK (default: local); ends when the model has answere
 
 preview: .venv/ready ## what `make up` would change; needs neither Docker nor a GPU
 	@$(PYTHON) -m operations.deploy preview --stack $(STACK)
+
+rollback: .venv/ready ## return STACK to the last deployment that answered
+	@$(PYTHON) -m operations.rollback --stack $(STACK)
 
 down: .venv/ready ## stop STACK and remove it; the weights stay
 	@$(PYTHON) -m operations.deploy down --stack $(STACK)

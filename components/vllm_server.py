@@ -10,6 +10,7 @@ from components.cache import ModelCache
 from components.container import EngineContainer
 from components.health_gate import HealthGate
 from components.image import EngineImage
+from components.last_good import LastGood
 from components.preflight import Preflight
 from components.weights import ModelWeights
 from engine.serving import container_name
@@ -43,6 +44,7 @@ class VllmServer(pulumi.ComponentResource):
         image = EngineImage("image", name=settings.image.name, opts=ours)
         cache = ModelCache("cache", cache=settings.cache, opts=ours)
         needed: list[pulumi.Resource] = [image, cache]
+        weights: ModelWeights | None = None
         if settings.state == "running":
             weights = ModelWeights(
                 "weights", settings=settings, image=image, cache=cache, token=token, opts=ours
@@ -77,6 +79,14 @@ class VllmServer(pulumi.ComponentResource):
                 health=settings.health,
                 opts=ours,
             )
+        LastGood(
+            "last-good",
+            gate=self.gate,
+            container_id=server.container.id,
+            image=image,
+            weights=weights,
+            opts=ours,
+        )
         self.register_outputs({"url": self.url, "model": self.model})
 
 

@@ -24,7 +24,7 @@ _SCRIPTS = Path(__file__).parent.parent / "in_image"
 
 
 class ModelWeights(pulumi.ComponentResource):
-    """Fetches the files, then looks whether they are whole; `commit` is what was fetched.
+    """Fetches the files, then looks whether they are whole; `commit` is what `fetch` fetched.
 
     Both run in one-shot containers of the engine's image, where the cache is mounted and the hub's
     client installed. What is there is not fetched again, a broken download is resumed, and without
@@ -50,9 +50,10 @@ class ModelWeights(pulumi.ComponentResource):
             run += ["--env", f"{name}={value}"]
         revision = [model.revision] if model.revision is not None else []
         fetch = [*run, "--env", "HF_TOKEN", image.name, "-", model.id, *revision]
+        self.fetch = shlex.join(fetch)
         fetched = command.local.Command(
             resource_name,
-            create=shlex.join(fetch),
+            create=self.fetch,
             stdin=(_SCRIPTS / "fetch_weights.py").read_text(),
             # The token travels in the environment: an argument would be in every process list.
             environment={"HF_TOKEN": token} if token is not None else {},

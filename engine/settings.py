@@ -181,7 +181,10 @@ class Container(Section):
 
 
 class Health(Section):
-    """How long the health gate waits: at most, and at most without anything new in the log."""
+    """How long the health gate waits: at most, and at most without anything new in the log.
+
+    `revertOnFailure` is read by `make up` alone: Pulumi itself does not go back.
+    """
 
     timeout_seconds: int = Field(
         3600,
@@ -195,6 +198,9 @@ class Health(Section):
         le=LONGEST_START,
         description=f"whole seconds from 1 to {LONGEST_START} that a start may take without "
         "anything new in its log",
+    )
+    revert_on_failure: bool = Field(
+        False, description="true to have `make up` return to the last good deployment by itself"
     )
 
 
@@ -227,7 +233,9 @@ class Settings(BaseModel):
     container: Container = Field(
         Container(), description="the container: {name, gpus, ipc, restart, ulimits, environment}"
     )
-    health: Health = Field(Health(), description="the health gate: {timeoutSeconds, stallSeconds}")
+    health: Health = Field(
+        Health(), description="the health gate: {timeoutSeconds, stallSeconds, revertOnFailure}"
+    )
     host: HostMemory = Field(
         HostMemory(), description="the host: {memoryGiB, memoryBandwidthGBps, allowMisfit}"
     )
@@ -253,7 +261,7 @@ class Settings(BaseModel):
             for key in readable
         ]
         # Left out below, so that no other error can show them.
-        decoded = {key: _decoded(config[key]) for key in config if key not in readable}
+        decoded = {key: as_value(config[key]) for key in config if key not in readable}
         problems += _flag_errors(decoded)
         try:
             settings = cls.model_validate(decoded)
@@ -318,7 +326,7 @@ def load_stack(path: Path) -> Settings:
     return Settings.parse(readable, frozenset(encrypted))
 
 
-def _decoded(value: object) -> Any:
+def as_value(value: object) -> Any:
     """Pulumi hands objects and lists over as JSON text."""
     if isinstance(value, str) and re.match(r"\s*[{\[]", value):
         try:

@@ -12,12 +12,17 @@ import shlex
 import subprocess
 import sys
 
+from docker.errors import DockerException
+
 from bootstrap.docker_engine import ensure_docker
 from bootstrap.environment import exports
 from bootstrap.local_parts import ensure_parts_of, ensure_pulumi
-from bootstrap.steps import ROOT, Unready
+from bootstrap.steps import ROOT, Unready, say
+from engine.last_good import NoWayBack
 from engine.problems import ConfigError
-from engine.settings import Cache, load_stack
+from engine.settings import Cache, Settings, load_stack
+from operations.pulumi_command import run_pulumi, run_up
+from operations.rollback import after_failed_up
 
 
 def main() -> int:
@@ -39,25 +44,43 @@ def main() -> int:
             ensure_parts_of(settings)
         elif chosen.command == "down":
             ensure_docker()
-        selected = _pulumi("stack", "select", "--create", chosen.stack)
-        code = selected or _pulumi(*_ARGUMENTS[chosen.command], "--stack", chosen.stack)
+        stack = chosen.stack
+        if code := _select(stack):
+            return code
+        if chosen.command == "up":
+            return _up(stack, settings)
+        code = run_pulumi(*_ARGUMENTS[chosen.command], stack=stack).code
         if chosen.command == "down" and code == 0:
             print(f"The weights stay in {_place(settings.cache)}")
         return code
-    except (ConfigError, Unready) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ConfigError, Unready, NoWayBack, DockerException) as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say(f"Interrupted; `make status STACK={chosen.stack}` tells what serves.")
         return 1
 
 
-_ARGUMENTS = {
-    "up": ["up", "--yes", "--skip-preview", "--refresh"],
-    "preview": ["preview", "--diff"],
-    "down": ["destroy", "--yes", "--refresh"],
-}
+_ARGUMENTS = {"preview": ["preview", "--diff"], "down": ["destroy", "--yes", "--refresh"]}
 
 
-def _pulumi(*arguments: str) -> int:
-    return subprocess.run(["pulumi", *arguments], cwd=ROOT, check=False).returncode
+def _select(stack: str) -> int:
+    return subprocess.run(
+        ["pulumi", "stack", "select", "--create", stack], cwd=ROOT, check=False
+    ).returncode
+
+
+def _up(stack: str, settings: Settings) -> int:
+    """Deploy; when that fails, say how to go back, or go back where the config wants it."""
+    up = run_up(stack=stack)
+    if up.code == 0 or up.locked:
+        return up.code
+    if up.interrupted:
+        say(f"Interrupted. make up STACK={stack} goes on from here.")
+    if settings.state == "running":
+        revert = settings.health.revert_on_failure and not up.interrupted
+        after_failed_up(stack, revert=revert)
+    return up.code
 
 
 def _place(cache: Cache) -> str:

@@ -1,0 +1,89 @@
+"""The last good deployment, kept in the stack's state until a better one has answered.
+
+A resource of its own, and not a part of the health gate's: Pulumi keeps a resource's outputs when
+a later update of it, or of what it depends on, fails, but a stack that is told to stop loses its
+gate, and with it what the gate knew. This one stays, and costs nothing: it asks nobody anything.
+`operations/rollback.py` reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
+from pulumi.runtime.config import CONFIG
+
+from components.health_gate import HealthGate
+from components.image import EngineImage
+from components.weights import ModelWeights
+from engine.last_good import without_secrets
+
+
+class LastGoodProvider(ResourceProvider):
+    """Writes down what it is given. It is given something only when the gate has passed."""
+
+    serialize_as_secret_always = False
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Begin the record; it is empty for a stack that has never run."""
+        return CreateResult(id_="last-good", outs=_recorded({}, props))
+
+    def update(self, _id: str, olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
+        """Another deployment has answered."""
+        return UpdateResult(outs=_recorded(olds, props))
+
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        """Changed if another deployment has answered; never by a stack that is stopped."""
+        given = [key for key, value in news.items() if value and not key.startswith("__")]
+        return DiffResult(changes=any(olds.get(key) != news[key] for key in given))
+
+
+def _recorded(olds: dict[str, Any], props: dict[str, Any]) -> dict[str, Any]:
+    """The outputs. The time is that of the container's first answer, not of a change beside it."""
+    container = props.get("containerId")
+    known = container is not None and olds.get("containerId") == container
+    now = datetime.now(UTC).isoformat(timespec="seconds") if container else None
+    return {**props, "answeredAt": olds["answeredAt"] if known else now}
+
+
+class LastGood(pulumi.dynamic.Resource, module="spark", name="LastGood"):
+    """What this deployment is made of, recorded once `gate` has passed.
+
+    Without a gate, as in a stack that is stopped, the record stays what it was.
+    """
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        gate: HealthGate | None,
+        container_id: pulumi.Input[str],
+        image: EngineImage,
+        weights: ModelWeights | None,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        recorded: dict[str, Any] = dict.fromkeys(
+            ("config", "secrets", "imageId", "imageDigest", "commit", "fetch", "containerId")
+        )
+        if gate is not None and weights is not None:
+            secret = {key for key in CONFIG.get() if pulumi.runtime.is_config_secret(key)}
+            recorded = {
+                "config": json.dumps(without_secrets(CONFIG.get(), secret), sort_keys=True),
+                "secrets": json.dumps(sorted(secret)),
+                "imageId": image.pulled.image_id,
+                "imageDigest": image.pulled.repo_digest,
+                "commit": weights.commit,
+                "fetch": weights.fetch,
+                "containerId": container_id,
+            }
+        super().__init__(
+            LastGoodProvider(),
+            resource_name,
+            {**recorded, "answeredAt": None},
+            pulumi.ResourceOptions.merge(
+                opts, pulumi.ResourceOptions(depends_on=[gate] if gate is not None else [])
+            ),
+        )

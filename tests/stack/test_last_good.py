@@ -1,0 +1,51 @@
+"""What a deployment leaves behind for the way back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pulumi.runtime.rpc import unwrap_rpc_secret
+
+from components.last_good import LastGoodProvider
+from engine.last_good import RESOURCE
+from tests.stack.conftest import Deploy
+
+RECORDED: dict[str, Any] = {"config": "{}", "containerId": "1", "commit": "a"}
+
+
+def test_the_record_holds_the_whole_config_and_no_secret(deploy: Deploy) -> None:
+    secrets = {"apiKey": "key-of-ours", "huggingFaceToken": "hf_token"}
+    record = deploy("spark", secrets=secrets, health={"stallSeconds": 60}).inputs(RESOURCE)
+    config = json.loads(record["config"])
+    assert config["vllm-spark:engine"]["max-num-seqs"] == 64
+    assert config["vllm-spark:health"] == {"stallSeconds": 60}
+    assert json.loads(record["secrets"]) == ["vllm-spark:apiKey", "vllm-spark:huggingFaceToken"]
+    assert "key-of-ours" not in str(record)
+    assert "hf_token" not in str(record)
+
+
+def test_the_record_names_commit_and_container(deploy: Deploy) -> None:
+    record = deploy("spark").inputs(RESOURCE)
+    assert unwrap_rpc_secret(record["commit"]) == "0123abc"
+    assert record["containerId"] == "server-id"
+
+
+def test_a_stopped_stack_leaves_its_record_as_it_was(deploy: Deploy) -> None:
+    stopped = deploy("spark", state="stopped").inputs(RESOURCE)
+    assert not LastGoodProvider().diff("last-good", RECORDED, stopped).changes
+
+
+def test_another_container_changes_the_record_and_its_time() -> None:
+    provider = LastGoodProvider()
+    first = provider.create(dict(RECORDED)).outs
+    assert first is not None
+    assert not provider.diff("last-good", first, RECORDED).changes
+    beside = provider.update("last-good", {**first, "answeredAt": "then"}, {**RECORDED})
+    assert beside.outs is not None
+    assert beside.outs["answeredAt"] == "then", "the same container answered no second time"
+    news = {**RECORDED, "containerId": "2"}
+    assert provider.diff("last-good", first, news).changes
+    other = provider.update("last-good", {**first, "answeredAt": "then"}, news).outs
+    assert other is not None
+    assert other["answeredAt"] != "then"

@@ -1,0 +1,138 @@
+"""The last good deployment: read from a state, deployed again exactly, told to a person."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from engine.last_good import (
+    RESOURCE,
+    LastGood,
+    NoWayBack,
+    commands,
+    differences,
+    stack_file,
+    without_secrets,
+)
+
+CONFIG = {
+    "vllm-spark:model": {"id": "owner/model", "servedName": "model"},
+    "vllm-spark:image": {"name": "nvcr.io/nvidia/vllm:25.09-py3"},
+    "vllm-spark:engine": {"max-num-seqs": 64},
+    "vllm-spark:cache": {"volume": "cache"},
+}
+DIGEST = f"nvcr.io/nvidia/vllm@sha256:{'0' * 64}"
+SEALED = {"secure": "v1:abc:def"}
+
+
+def record(**changes: str) -> dict[str, Any]:
+    outputs = {
+        "config": json.dumps(CONFIG),
+        "secrets": "[]",
+        "imageId": "sha256:1111",
+        "imageDigest": DIGEST,
+        "commit": "0123abc",
+        "fetch": "docker run ... owner/model",
+        "containerId": "4567",
+        "answeredAt": "2026-11-24T22:21:00+00:00",
+    }
+    return {"type": RESOURCE, "outputs": {**outputs, **changes}}
+
+
+def good(**changes: str) -> LastGood:
+    found = LastGood.of_state([{"type": "other"}, record(**changes)])
+    assert found is not None
+    return found
+
+
+def test_a_state_without_an_answer_has_no_last_good_deployment() -> None:
+    assert LastGood.of_state([]) is None
+    stopped = {"type": RESOURCE, "outputs": {"answeredAt": None}}
+    assert LastGood.of_state([stopped]) is None, "the record of a stack that has never run"
+
+
+def test_it_names_itself_by_model_image_and_time() -> None:
+    told = "owner/model with nvcr.io/nvidia/vllm:25.09-py3, which answered 2026-11-24 22:21 UTC"
+    assert str(good()) == told
+
+
+def test_what_still_means_the_same_is_deployed_as_it_was_written() -> None:
+    assert good().pinned("sha256:1111", "docker run ... owner/model") == CONFIG
+
+
+def test_a_name_that_means_another_image_by_now_is_replaced_by_the_digest() -> None:
+    image = good().pinned("sha256:2222", "docker run ... owner/model")["vllm-spark:image"]
+    assert image == {"name": DIGEST, "vllmVersion": "0.10.1.1"}, "a digest tells no release"
+
+
+def test_an_image_without_a_digest_whose_name_was_taken_says_how_to_name_it_again() -> None:
+    with pytest.raises(NoWayBack, match=r"docker tag sha256:1111 nvcr\.io/nvidia/vllm:25\.09-py3"):
+        good(imageDigest="").pinned("sha256:2222", "docker run ... owner/model")
+
+
+def test_a_model_that_has_to_be_fetched_again_is_pinned_to_its_commit() -> None:
+    model = good().pinned("sha256:1111", "docker run ... other/model")["vllm-spark:model"]
+    assert model == {"id": "owner/model", "servedName": "model", "revision": "0123abc"}
+
+
+def test_the_config_of_a_record_has_no_secrets_in_any_form() -> None:
+    config = {
+        **CONFIG,
+        "vllm-spark:apiKey": "in plain text",
+        "vllm-spark:huggingFaceToken": SEALED,
+        "docker:registryAuth": [{"address": "nvcr.io", "password": SEALED}],
+        "other:key": "known to be secret",
+    }
+    assert without_secrets(config, {"other:key"}) == CONFIG
+
+
+def test_a_file_takes_the_secrets_of_the_present_one_as_they_are_sealed_there() -> None:
+    given = {
+        "encryptionsalt": "v1:salt",
+        "config": {"vllm-spark:apiKey": SEALED, "vllm-spark:engine": {"max-num-seqs": 1}},
+    }
+    assert stack_file(given, CONFIG, ["vllm-spark:apiKey"]) == {
+        "encryptionsalt": "v1:salt",
+        "config": {**CONFIG, "vllm-spark:apiKey": SEALED},
+    }
+
+
+def test_a_server_that_asked_for_a_key_is_not_opened_to_everybody() -> None:
+    with pytest.raises(NoWayBack, match="pulumi config set --secret vllm-spark:apiKey"):
+        stack_file({"config": {}}, CONFIG, ["vllm-spark:apiKey"])
+
+
+def test_differences_are_told_value_by_value() -> None:
+    new = {
+        **CONFIG,
+        "vllm-spark:engine": {"max-num-seqs": 128, "enforce-eager": True},
+        "vllm-spark:model": {"id": "owner/model"},
+    }
+    assert differences(CONFIG, new) == [
+        "+ engine.enforce-eager: true",
+        "~ engine.max-num-seqs: 64 => 128",
+        "- model.servedName: model",
+    ]
+
+
+def test_what_looks_like_a_secret_is_not_printed() -> None:
+    old = {"vllm-spark:container": {"environment": {"HF_TOKEN": "hf_abcdefghijklmnopqrst"}}}
+    assert "abcdefg" not in "".join(differences(old, {}) + commands({}, old, "x"))
+
+
+def test_commands_remove_first_and_keep_types() -> None:
+    old = {"vllm-spark:container": {"gpus": [0, 1]}, "vllm-spark:engine": {"a": 1}}
+    new = {
+        "vllm-spark:container": {"gpus": "all", "environment": {"N": "1"}},
+        "vllm-spark:engine": {"a": 0.85, "compilation-config.mode": 3},
+    }
+    assert [line.replace(" --stack x --path", "") for line in commands(old, new, "x")] == [
+        "pulumi config rm 'vllm-spark:container.gpus[1]'",
+        "pulumi config rm 'vllm-spark:container.gpus[0]'",
+        "pulumi config set vllm-spark:container.environment.N --type string -- 1",
+        "pulumi config set vllm-spark:container.gpus --type string -- all",
+        "pulumi config set vllm-spark:engine.a --type float -- 0.85",
+        "pulumi config set 'vllm-spark:engine[\"compilation-config.mode\"]' --type int -- 3",
+    ]

@@ -1,0 +1,63 @@
+"""What is said of a way back that cannot be gone. The ways that can are in tests/e2e."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from operations import rollback
+from operations.pulumi_command import Ended
+from tests.unit.test_last_good import record
+
+SEALED = {"secure": "v1:abc:def"}
+
+
+@pytest.fixture(autouse=True)
+def stack(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A stack whose last good server is gone; its config file, to be changed by a test."""
+    file: dict[str, Any] = {"config": {"vllm-spark:apiKey": SEALED}}
+    state = {"resources": [record(secrets='["vllm-spark:apiKey"]', imageDigest="")]}
+    monkeypatch.setattr(rollback, "read_state", lambda _stack: state)
+    monkeypatch.setattr(rollback, "serving", lambda _good: "its container is gone")
+    monkeypatch.setattr(rollback, "_image_id", lambda _name: "sha256:1111")
+    monkeypatch.setattr(rollback, "_last_fetch", lambda _state: None)
+    monkeypatch.setattr(rollback, "_read", lambda _stack: file)
+    monkeypatch.setattr(rollback, "run_up", lambda *_arguments, stack: pytest.fail(stack))
+    return file
+
+
+def test_a_way_back_that_fails_says_why_and_that_nothing_serves(
+    stack: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    del stack["config"]["vllm-spark:apiKey"]
+    rollback.after_failed_up("spark", revert=True)
+    told = capsys.readouterr().err
+    assert "pulumi config set --secret vllm-spark:apiKey" in told
+    assert "so did the way back" in told.splitlines()[-1]
+    assert "nothing serves" in told.splitlines()[-1]
+
+
+def test_nothing_is_deployed_when_the_old_image_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rollback, "_image_id", lambda _name: None)
+    rollback.after_failed_up("spark", revert=True)
+    assert "is gone from this host" in capsys.readouterr().err
+
+
+def test_without_the_key_of_the_config_nothing_is_reverted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rollback.after_failed_up("spark", revert=False)
+    assert capsys.readouterr().err.endswith("make rollback STACK=spark\n")
+
+
+def test_a_server_that_runs_and_does_not_answer_is_not_called_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rollback, "run_up", lambda *_arguments, **_stack: Ended(0))
+    assert rollback.roll_back("spark") == 1
+    told = capsys.readouterr().err
+    assert "runs, but does not answer" in told
+    assert "docker restart 4567" in told
