@@ -25,7 +25,7 @@ PROGRAM = ("Pulumi.yaml", "__main__.py", "components", "engine", "in_image", "mo
 UP = ("up", "--yes", "--skip-preview", "--refresh")
 """As `make up` calls it."""
 
-FAKE_IMAGE = "vllm/vllm-openai-cpu:v0.32.0-fake"
+FAKE_IMAGE = "vllm/vllm-openai-cpu:v0.32.0-fake-swap"
 """What the fixture `fake_image` builds."""
 
 
