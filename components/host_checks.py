@@ -13,7 +13,7 @@ from typing import Any
 import docker
 from docker.errors import DockerException, NotFound
 
-from engine.host_memory import HostMemory, memory_held, on_cpu, read_meminfo
+from engine.host_memory import HostMemory, memory_held, read_meminfo
 from engine.limits import GIB
 from engine.problems import Problem
 from engine.settings import Endpoint, Settings
@@ -74,16 +74,19 @@ class DockerHost:
 
     def returned(self, settings: Settings, stopped: list[Tenant]) -> dict[str, float | Unmodelled]:
         """GiB that our old container, and those which are stopped for us, will give back."""
-        given = {other.name: self._held(other.name, other.command, settings) for other in stopped}
-        if self.ours is not None:
-            given[self._name] = self._held(self._name, tenant(self.ours).command, settings)
-        return given
+        names = {other.name for other in stopped}
+        leaving = [other for other in self._others if tenant(other).name in names]
+        return {
+            tenant(one).name: self._held(one, settings)
+            for one in (*leaving, *([self.ours] if self.ours is not None else []))
+        }
 
-    def _held(self, name: str, command: tuple[str, ...], settings: Settings) -> float | Unmodelled:
-        if not on_cpu(settings):
-            return memory_held(command, settings)
+    def _held(self, inspected: dict[str, Any], settings: Settings) -> float | Unmodelled:
+        found = tenant(inspected)
+        if has_gpu(inspected) and "cpu" not in found.image:
+            return memory_held(found.command, settings)
         try:
-            seen = self.client.api.stats(name, stream=False)["memory_stats"]
+            seen = self.client.api.stats(found.name, stream=False)["memory_stats"]
         except DockerException as error:
             return Unmodelled(str(error))
         stats = seen.get("stats", {})

@@ -1,7 +1,7 @@
 """A stand-in for the package `vllm` in the fake engine's image: its command line, as it is asked
 by in_image/check_start.py. The real one takes 10 to 20 seconds to import.
 
-It refuses flags that begin with `--no-such`, and takes every other one.
+It refuses flags that begin with `--bogus`, and takes every other one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ServeSubcommand:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="vllm")
-    refused = [word for word in sys.argv if word.startswith("--no-such")]
+    refused = [word for word in sys.argv if word.startswith("--bogus")]
     if refused:
         parser.error(f"unrecognized arguments: {' '.join(refused)}")
     args = argparse.Namespace()
