@@ -34,17 +34,21 @@ class DockerHost:
         self.client.ping()
         self._name = name
         self._image = image
-        self.ours: dict[str, Any] | None = None
-        self._others: list[dict[str, Any]] = []
-        for listed in self.client.api.containers():
-            try:
-                found = self.client.api.inspect_container(listed["Id"])
-            except NotFound:
-                continue  # ended meanwhile
-            if found["Name"].removeprefix("/") == name:
-                self.ours = found
-            else:
-                self._others.append(found)
+        self.ours = self._inspected(name)
+        """The container of our name, running or not; None if there is none."""
+        self._others = [
+            found
+            for listed in self.client.api.containers()
+            if (found := self._inspected(listed["Id"])) is not None
+            and found["Name"].removeprefix("/") != name
+        ]
+
+    def _inspected(self, container: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = self.client.api.inspect_container(container)
+        except NotFound:
+            return None  # ended meanwhile
+        return found
 
     def memory(self) -> HostMemory:
         """Its memory now. ValueError if the host is no Linux that says so."""
@@ -76,10 +80,9 @@ class DockerHost:
         """GiB that our old container, and those which are stopped for us, will give back."""
         names = {other.name for other in stopped}
         leaving = [other for other in self._others if tenant(other).name in names]
-        return {
-            tenant(one).name: self._held(one, settings)
-            for one in (*leaving, *([self.ours] if self.ours is not None else []))
-        }
+        if self.ours is not None and self.ours["State"]["Running"]:
+            leaving.append(self.ours)
+        return {tenant(one).name: self._held(one, settings) for one in leaving}
 
     def _held(self, inspected: dict[str, Any], settings: Settings) -> float | Unmodelled:
         found = tenant(inspected)

@@ -24,7 +24,7 @@ from engine.drift import drift_of
 from engine.host_memory import memory_needed, shortage
 from engine.problems import Problem, listing
 from engine.settings import Settings
-from engine.tenants import Tenant, in_the_way
+from engine.tenants import Tenant, foreign, in_the_way
 from engine.unmodelled import Unmodelled
 
 TAKEOVER_STOP_SECONDS = 30
@@ -73,10 +73,11 @@ def _as_declared(props: dict[str, Any]) -> bool:
 
 def _check(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     """The resource's outputs if nothing is in the way; PlainError lists what is."""
-    name = str(props["containerName"])
+    name, stack = str(props["containerName"]), str(props["stack"])
     settings = Settings.model_validate_json(props["declared"])
     try:
-        return {**props, "passed": True, **_passed(name, settings, str(props["imageId"]), before)}
+        found = _passed(name, stack, settings, str(props["imageId"]), before)
+        return {**props, "passed": True, **found}
     except (DockerException, RequestException) as error:
         raise PlainError(
             f"no Docker engine answers: {error}\n"
@@ -84,11 +85,16 @@ def _check(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
         ) from None
 
 
-def _passed(name: str, settings: Settings, image_id: str, before: dict[str, Any]) -> dict[str, Any]:
+def _passed(
+    name: str, stack: str, settings: Settings, image_id: str, before: dict[str, Any]
+) -> dict[str, Any]:
     host = DockerHost(name, settings.image.name)
     tenants = host.tenants(settings)
     stopped = tenants if settings.gpu.takeover else []
     problems = [] if settings.gpu.takeover else in_the_way(tenants)
+    ours = host.ours
+    if ours is not None and (not_ours := foreign(ours, stack)) is not None:
+        problems.append(not_ours)
     if (held := host.port_problem(settings.endpoint, stopped)) is not None:
         problems.append(held)
     problems += _memory_problems(name, settings, host, stopped)
@@ -96,7 +102,8 @@ def _passed(name: str, settings: Settings, image_id: str, before: dict[str, Any]
     answer = ask_image(host.client, settings, about_flags=before.get("flagsAccepted") != key)
     problems += answer.problems
     if problems:
-        goes_on = f"; {name}, which runs, goes on untouched" if host.ours is not None else ""
+        runs = ours is not None and ours["State"]["Running"]
+        goes_on = f"; {name}, which runs, goes on untouched" if runs else ""
         raise PlainError(
             f"{name} cannot be started on this host as it is{goes_on}\n{listing(problems)}"
         )
@@ -169,6 +176,7 @@ class Preflight(pulumi.dynamic.Resource, module="spark", name="Preflight"):
             resource_name,
             {
                 "containerName": container_name,
+                "stack": pulumi.get_stack(),
                 "imageId": image_id,
                 # Of secrets it holds only whether they are there.
                 "declared": settings.model_dump_json(by_alias=True, exclude={"health", "state"}),

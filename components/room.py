@@ -18,7 +18,7 @@ from components.host_checks import DockerHost
 from components.plain_errors import PlainError
 from engine.host_memory import HostMemory, memory_needed, shortage
 from engine.settings import Settings
-from engine.tenants import STACK_LABEL
+from engine.tenants import foreign
 from engine.unmodelled import Unmodelled
 
 WAIT_SECONDS = 120.0
@@ -48,12 +48,8 @@ def _clear_name(name: str, stack: str) -> None:
         found = client.api.inspect_container(name)
     except NotFound:
         return
-    if (found["Config"]["Labels"] or {}).get(STACK_LABEL) != stack:
-        raise PlainError(
-            f"there is a container {name} that this stack did not make\n"
-            f"  mend: docker rm --force {name}, or give another name: pulumi config set --path "
-            "vllm-spark:container.name NAME"
-        )
+    if (problem := foreign(found, stack)) is not None:
+        raise PlainError(str(problem))
     pulumi.log.info(f"{name}: removing what a run that was broken off has left under this name")
     client.api.remove_container(name, force=True)
 

@@ -40,7 +40,7 @@ def drift_of(
     """
     declared, running = _declared(settings, image_id), _running(container, image)
     lines = [
-        f"{name}: {_told(running.get(name))} runs, {_told(declared.get(name))} is declared"
+        f"{name}: {_told(running.get(name), declared.get(name))}"
         for name in sorted(declared.keys() | running.keys())
         if running.get(name) != declared.get(name)
     ]
@@ -52,8 +52,9 @@ def drift_of(
     return lines
 
 
-def _told(value: str | None) -> str:
-    return "nothing" if value is None else redacted(value)
+def _told(running: str | None, declared: str | None) -> str:
+    here = f"runs with {redacted(running)}" if running else "runs without"
+    return f"{here}, declared {redacted(declared)}" if declared else f"{here}, not declared"
 
 
 def _declared(settings: Settings, image_id: str) -> dict[str, str]:

@@ -52,6 +52,19 @@ def _owner(labels: Mapping[str, str]) -> str:
     return ""
 
 
+def foreign(inspected: Mapping[str, Any], stack: str) -> Problem | None:
+    """That a container under the name of the stack's own is somebody else's."""
+    if (inspected["Config"]["Labels"] or {}).get(STACK_LABEL) == stack:
+        return None
+    found = tenant(inspected)
+    return Problem(
+        f"container {found.name}",
+        f"exists, and this stack did not make it: {found}",
+        f"docker rm --force {found.name}, or give this stack's another name: pulumi config set "
+        "--path vllm-spark:container.name NAME",
+    )
+
+
 def has_gpu(inspected: Mapping[str, Any]) -> bool:
     """Whether a container was given an NVIDIA GPU, in any of Docker's ways."""
     host = inspected["HostConfig"]

@@ -74,7 +74,7 @@ def test_a_container_of_the_same_name_that_is_not_ours_is_named_and_kept(
         project.configure_fake({}, cache={"hostPath": str(cache)})
         up = project.up()
         assert up.code != 0
-        assert f"there is a container {project.container} that this stack did not make" in up.output
+        assert f"1. container {project.container}: exists, and this stack did not make" in up.output
         assert f"mend: docker rm --force {project.container}" in up.output
         assert "Traceback" not in up.output
         assert engine.api.inspect_container(other["Id"])
@@ -127,9 +127,9 @@ def test_nothing_differs_from_what_is_declared_until_somebody_changes_it(
 
     assert drift() == []
     engine.api.update_container(project.container, restart_policy={"Name": "no"})
-    assert drift() == ["restart policy: no runs, unless-stopped is declared"]
+    assert drift() == ["restart policy: runs with no, declared unless-stopped"]
     preview = project.pulumi("preview", "--refresh")
-    assert "drift: restart policy: no runs, unless-stopped is declared" in preview.output
+    assert "drift: restart policy: runs with no, declared unless-stopped" in preview.output
 
 
 def test_the_cache_keeps_what_others_put_there_and_each_image_its_kernels(
