@@ -93,8 +93,8 @@ class DockerHost:
         except DockerException as error:
             return Unmodelled(str(error))
         stats = seen.get("stats", {})
-        # Page cache is available already. Docker's own `stats` subtracts the same; by cgroup 2, 1.
-        cached = stats.get("inactive_file", stats.get("total_inactive_file", 0))
+        # Page cache is available already. Docker's own `stats` subtracts the same; by cgroup 1, 2.
+        cached = stats.get("total_inactive_file", stats.get("inactive_file", 0))
         return max(0.0, float(seen.get("usage", 0) - cached) / GIB)
 
     def port_problem(self, endpoint: Endpoint, stopped: list[Tenant]) -> Problem | None:

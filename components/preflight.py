@@ -59,14 +59,19 @@ def _as_declared(props: dict[str, Any]) -> bool:
     try:
         client: Any = docker.from_env()
         inspected = client.api.inspect_container(name)
-        made_from = client.api.inspect_image(inspected["Image"])
     except NotFound:
         print(f"{name}: drift: the container is gone", flush=True)
         return False
     except (DockerException, OSError):
         return False
-    settings = Settings.model_validate_json(props["declared"])
-    for line in drift_of(settings, str(props["imageId"]), inspected, made_from):
+    try:
+        settings = Settings.model_validate_json(props["declared"])
+        made_from = client.api.inspect_image(inspected["Image"])
+        image_id = client.api.inspect_image(settings.image.name)["Id"]
+        lines = drift_of(settings, image_id, inspected, made_from)
+    except (DockerException, ValueError) as error:  # an image that is gone, a later release's key
+        lines = [f"unknown: {error}"]
+    for line in lines:
         print(f"{name}: drift: {line}", flush=True)
     return bool(inspected["State"]["Running"])
 

@@ -16,7 +16,7 @@ from docker.errors import DockerException, NotFound
 
 from components.host_checks import DockerHost
 from components.plain_errors import PlainError
-from engine.host_memory import HostMemory, memory_needed, shortage
+from engine.host_memory import HostMemory, memory_needed, page_cache_in_the_way, shortage
 from engine.settings import Settings
 from engine.tenants import foreign
 from engine.unmodelled import Unmodelled
@@ -68,6 +68,8 @@ async def _wait_for_memory(name: str, settings: Settings) -> None:
             return
         short = shortage(settings, needed, memory, {})
         if short is None:
+            if (doubt := page_cache_in_the_way(settings, needed, memory)) is not None:
+                pulumi.log.info(f"{name}: {doubt}")
             return
         now = time.monotonic()
         if now - began > WAIT_SECONDS:

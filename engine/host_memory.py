@@ -29,14 +29,18 @@ class HostMemory:
 
     total_gib: float
     available_gib: float
+    free_gib: float
 
 
 def read_meminfo(text: str) -> HostMemory:
     """Read Linux' /proc/meminfo. ValueError if it is something else."""
     kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.M)}
-    if not {"MemTotal", "MemAvailable"} <= kib.keys():
+    if not {"MemTotal", "MemAvailable", "MemFree"} <= kib.keys():
         raise ValueError("no MemTotal and MemAvailable in it")
-    return HostMemory(kib["MemTotal"] / _KIB_A_GIB, kib["MemAvailable"] / _KIB_A_GIB)
+    total, available, free = (
+        kib[name] / _KIB_A_GIB for name in ("MemTotal", "MemAvailable", "MemFree")
+    )
+    return HostMemory(total, available, free)
 
 
 def on_cpu(settings: Settings) -> bool:
@@ -92,6 +96,25 @@ def shortage(
     )
     stop = "stop what takes it (`docker stats --no-stream`, `ps aux --sort=-rss | head`)"
     return Problem("memory", what, f"{stop}, or {_smaller(settings, there)}")
+
+
+_READS_AVAILABLE = Version.parse("0.11.1")
+"""The first release that asks a Spark for available memory; older ones go by what CUDA calls free,
+which leaves out the page cache."""
+
+
+def page_cache_in_the_way(settings: Settings, needed: float, memory: HostMemory) -> str | None:
+    """What to know where there is memory enough, but this vLLM may not see it."""
+    version = settings.image.version
+    if on_cpu(settings) or version is None or version >= _READS_AVAILABLE:
+        return None
+    if memory.free_gib >= needed:
+        return None
+    return (
+        f"{memory.available_gib - memory.free_gib:.1f} GiB of the available memory are page cache, "
+        f"which vLLM {version} may take for used; if it ends with `Free memory on device`: "
+        "sync; echo 3 | sudo tee /proc/sys/vm/drop_caches"
+    )
 
 
 def _smaller(settings: Settings, gib: float) -> str:

@@ -29,7 +29,7 @@ def wait(monkeypatch: pytest.MonkeyPatch, available: Iterator[float], **keys: An
             pass
 
         def memory(self) -> HostMemory:
-            return HostMemory(total_gib=121.69, available_gib=next(available))
+            return HostMemory(total_gib=121.69, available_gib=next(available), free_gib=5.0)
 
     monkeypatch.setattr(room, "DockerHost", Host)
     monkeypatch.setattr(room, "PAUSE_SECONDS", 0)
