@@ -6,7 +6,6 @@ the test's own.
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from bootstrap.small_model import MODEL_ID
 from engine.settings import load_stack
 from operations.status import drift_lines
 from tests.e2e.poller import polled
-from tests.e2e.project import FAKE_IMAGE, Project
+from tests.e2e.project import FAKE_IMAGE, UP, Project
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 
@@ -102,18 +101,14 @@ def test_a_second_up_at_the_same_time_is_told_to_wait_and_harms_nothing(
     first: None, project: Project, cache: Path
 ) -> None:
     project.configure_fake({"load": "8"}, cache={"hostPath": str(cache)})
-    done = []
-    slow = threading.Thread(target=lambda: done.append(project.up()))
-    slow.start()
-    locks = project.directory / "state" / ".pulumi" / "locks"
-    while slow.is_alive() and not any(locks.rglob("*.json")):
-        slow.join(0.05)
+    slow = project.begin(*UP)
+    slow.until("refreshing")
     second = project.up()
-    slow.join()
+    first_up = slow.end()
     assert second.code != 0
     assert "the stack is currently locked by 1 lock(s)" in second.output
     assert "pulumi cancel" in second.output
-    assert done[0].code == 0, done[0].output
+    assert first_up.code == 0, first_up.output
     assert served(project) == MODEL_ID
 
 
