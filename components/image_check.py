@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import docker
 from docker.errors import APIError
-from docker.types import DeviceRequest, LogConfig
+from docker.types import DeviceRequest
 from requests.exceptions import RequestException
 
 from engine.diagnosis import diagnose
@@ -38,7 +39,7 @@ def flags_key(settings: Settings, image_id: str) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-def ask_image(client: docker.DockerClient, settings: Settings, *, about_flags: bool) -> ImageAnswer:
+def ask_image(settings: Settings, *, about_flags: bool) -> ImageAnswer:
     """Ask about the GPU, if one is configured and the image can use it, and about the flags."""
     about_gpu = not on_cpu(settings)
     if not about_gpu and not about_flags:
@@ -46,7 +47,7 @@ def ask_image(client: docker.DockerClient, settings: Settings, *, about_flags: b
     argv = [settings.model.id, *server_arguments(settings)] if about_flags else None
     question = json.dumps({"gpus": about_gpu, "argv": argv})
     try:
-        said = _run(client, settings, question, gpu=about_gpu)
+        said = _run(settings, question, gpu=about_gpu)
         answer = json.loads(said.rpartition("\n")[2])
     except APIError as error:
         return _not_started(error, settings)
@@ -67,7 +68,9 @@ def ask_image(client: docker.DockerClient, settings: Settings, *, about_flags: b
     )
 
 
-def _run(client: docker.DockerClient, settings: Settings, question: str, *, gpu: bool) -> str:
+def _run(settings: Settings, question: str, *, gpu: bool) -> str:
+    # Of its own, for the patience: vLLM's import is long and silent.
+    client = docker.from_env(timeout=PATIENCE_SECONDS)
     container: Any = client.containers.create(
         settings.image.name,
         ["-c", SCRIPT, question],
@@ -76,15 +79,17 @@ def _run(client: docker.DockerClient, settings: Settings, question: str, *, gpu:
         # Some flags name files there. Nothing is written, and nothing asked of the network.
         volumes={settings.cache.source: {"bind": CACHE_PATH, "mode": "ro"}},
         network_mode="none",
-        log_config=LogConfig(type=LogConfig.types.JSON),
         device_requests=[_request(settings.container.gpus)] if gpu else None,
+        # By the daemon, which outlives a Pulumi that is killed meanwhile.
+        auto_remove=True,
     )
     try:
+        output = container.attach(stderr=False, stream=True)
         container.start()
-        container.wait(timeout=PATIENCE_SECONDS)
-        return str(container.logs(stderr=False).decode(errors="replace").rstrip("\n"))
+        return b"".join(output).decode(errors="replace").rstrip("\n")
     finally:
-        container.remove(force=True)
+        with suppress(APIError):  # it is gone, or on its way
+            container.remove(force=True)
 
 
 def _request(gpus: str | list[int]) -> DeviceRequest:

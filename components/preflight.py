@@ -9,11 +9,12 @@ to be started. All that is in the way is said in one list.
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import docker
 import pulumi
-from docker.errors import DockerException, NotFound
+from docker.errors import APIError, DockerException, NotFound
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 from requests.exceptions import RequestException
 
@@ -83,6 +84,11 @@ def _check(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     try:
         found = _passed(name, stack, settings, str(props["imageId"]), before)
         return {**props, "passed": True, **found}
+    except APIError as error:
+        raise PlainError(
+            f"the Docker engine refuses: {error.explanation or error}\n"
+            "  mend: see its log (`journalctl -u docker`), then repeat"
+        ) from None
     except (DockerException, RequestException) as error:
         raise PlainError(
             f"no Docker engine answers: {error}\n"
@@ -104,7 +110,10 @@ def _passed(
         problems.append(held)
     problems += _memory_problems(name, settings, host, stopped)
     key = flags_key(settings, image_id)
-    answer = ask_image(host.client, settings, about_flags=before.get("flagsAccepted") != key)
+    about_flags = before.get("flagsAccepted") != key
+    if about_flags:
+        print(f"{name}: asking the image's own vLLM about the flags", flush=True)
+    answer = ask_image(settings, about_flags=about_flags)
     problems += answer.problems
     if problems:
         runs = ours is not None and ours["State"]["Running"]
@@ -154,7 +163,8 @@ def _take_over(name: str, host: DockerHost, stopped: list[Tenant]) -> None:
     """Stop those on the GPU, now that nothing else is in the way."""
     for other in stopped:
         print(f"{name}: takes the GPU over: stopping {other}", flush=True)
-        host.client.api.stop(other.name, timeout=TAKEOVER_STOP_SECONDS)
+        with suppress(NotFound):  # it has ended by itself
+            host.client.api.stop(other.name, timeout=TAKEOVER_STOP_SECONDS)
         back = f"`docker start {other.name}` brings it back"
         if other.restarts_always:
             back += (

@@ -9,7 +9,7 @@ from typing import Any
 import docker
 import pytest
 
-from bootstrap.engine_image import BASE
+from bootstrap.engine_image import BASE, IMAGE
 from components.image_check import ImageAnswer, ask_image
 from engine.settings import Settings
 from tests.e2e.project import FAKE_IMAGE
@@ -25,14 +25,14 @@ RUN printf '#!/bin/sh\\necho "$SMI"\\nexit $SMI_CODE\\n' > /usr/bin/nvidia-smi \
 GPU = "GPU 0: NVIDIA GB10 (UUID: GPU-5f2a)"
 
 
-def ask(client: docker.DockerClient, image: str, /, **keys: Any) -> ImageAnswer:
+def ask(image: str, **keys: Any) -> ImageAnswer:
     config = {
         "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
         "image": {"name": image, "vllmVersion": "0.32.0"},
         "cache": {"volume": "vllm-spark-cache"},
         **keys,
     }
-    return ask_image(client, Settings.parse(config, frozenset()), about_flags=True)
+    return ask_image(Settings.parse(config, frozenset()), about_flags=True)
 
 
 @pytest.fixture(scope="module")
@@ -43,37 +43,31 @@ def gpu_image(engine: docker.DockerClient, fake_image: str) -> Iterator[str]:
     engine.images.remove(WITH_GPU, force=True)
 
 
-def test_an_image_without_vllm_cannot_be_asked_which_is_no_refusal(
-    engine: docker.DockerClient,
-) -> None:
-    answer = ask(engine, BASE, container={"gpus": "none"})
+def test_an_image_without_vllm_cannot_be_asked_which_is_no_refusal() -> None:
+    answer = ask(BASE, container={"gpus": "none"})
     assert not answer.problems
     assert "No module named 'vllm'" in answer.unknown
 
 
-def test_a_gpu_that_is_visible_is_no_problem(engine: docker.DockerClient, gpu_image: str) -> None:
+def test_a_gpu_that_is_visible_is_no_problem(gpu_image: str) -> None:
     environment = {"SMI": GPU, "SMI_CODE": "0"}
-    answer = ask(engine, gpu_image, container={"environment": environment})
+    answer = ask(gpu_image, container={"environment": environment})
     assert answer == ImageAnswer()
 
 
 def test_a_driver_that_does_not_fit_its_kernel_module_is_mended_by_a_reboot(
-    engine: docker.DockerClient, gpu_image: str
+    gpu_image: str,
 ) -> None:
     said = "Failed to initialize NVML: Driver/library version mismatch"
     environment = {"SMI": said, "SMI_CODE": "18"}
-    (problem,) = ask(engine, gpu_image, container={"environment": environment}).problems
+    (problem,) = ask(gpu_image, container={"environment": environment}).problems
     assert problem.what.endswith(f"sees none: {said}")
     assert "reboot" in problem.mend
 
 
-def test_a_tool_parser_that_does_not_exist_is_refused_by_the_real_vllm(
-    engine: docker.DockerClient,
-) -> None:
+def test_a_tool_parser_that_does_not_exist_is_refused_by_the_real_vllm() -> None:
     flags = {"enable-auto-tool-choice": True, "tool-call-parser": "nosuch"}
-    answer = ask(
-        engine, "vllm/vllm-openai-cpu:v0.32.0-x86_64", container={"gpus": "none"}, engine=flags
-    )
+    answer = ask(IMAGE, container={"gpus": "none"}, engine=flags)
     (problem,) = answer.problems
     assert "there is no tool-call-parser named nosuch" in problem.what
     assert "hermes" in problem.mend
