@@ -80,7 +80,7 @@ def run_command_line(argv: list[str], checking: list[bool]) -> None:
     from vllm.entrypoints.cli.main import main as command_line
     from vllm.entrypoints.cli.serve import ServeSubcommand
 
-    if platforms.current_platform.is_unspecified():
+    if not platforms.current_platform.device_type:
         # Without a device vLLM cannot even name its defaults; `vllm bench` helps itself so, too.
         from vllm.platforms.cpu import CpuPlatform
 

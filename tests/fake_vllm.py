@@ -37,7 +37,7 @@ def _module(name: str, **members: Any) -> None:
     sys.modules[module.__name__] = module
 
 
-platforms = SimpleNamespace(current_platform=SimpleNamespace(is_unspecified=lambda: False))
+platforms = SimpleNamespace(current_platform=SimpleNamespace(device_type="cpu"))
 _module("entrypoints")
 _module("entrypoints.cli")
 _module("entrypoints.cli.main", main=main)
