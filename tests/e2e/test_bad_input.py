@@ -52,12 +52,12 @@ def test_a_model_that_cannot_be_fetched_is_said_with_cause_and_mend(
 
 
 def test_a_port_in_use_is_found_before_a_container_is_created(
-    project: Project, listener: None
+    project: Project, listener: None, fake_image: str
 ) -> None:
-    project.configure()
+    project.configure_fake({})
     up = project.up()
     assert up.code != 0
-    assert f"port {project.port} on 127.0.0.1 is held by another process" in up.output
+    assert f"1. port {project.port} on 127.0.0.1: is held by another process" in up.output
     assert "vllm-spark:endpoint.port" in up.output
     assert "Traceback" not in up.output
     assert "container:Container" not in project.pulumi("stack", "export").output
