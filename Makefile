@@ -3,7 +3,7 @@ STACK ?= local
 PYTHON = .venv/bin/python
 SOURCES = __main__.py bootstrap components engine in_image offline operations tests
 
-.PHONY: help up down rollback preview status logs stop restart fit diagnose env docs check test
+.PHONY: help up down rollback preview status caches logs stop restart fit diagnose env docs check test
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -13,6 +13,7 @@ up: .venv/ready ## serve STACK (default: local); ends when the model has answere
 
 preview: .venv/ready ## what `make up` would change; needs neither Docker nor a GPU
 	@$(PYTHON) -m operations.deploy preview --stack $(STACK)
+	@$(PYTHON) -m operations.status --stack $(STACK) --drift
 
 rollback: .venv/ready ## return STACK to the last deployment that answered
 	@$(PYTHON) -m operations.rollback --stack $(STACK)
@@ -22,6 +23,9 @@ down: .venv/ready ## stop STACK and remove it; the weights stay
 
 status: .venv/ready ## whether STACK serves, now
 	@$(PYTHON) -m operations.status --stack $(STACK)
+
+caches: .venv/ready ## what STACK's cache holds; PRUNE=1 removes compiled kernels that nobody uses
+	@$(PYTHON) -m operations.caches --stack $(STACK) $(if $(PRUNE),--prune)
 
 logs: .venv/ready ## follow the log of STACK's server
 	@$(PYTHON) -m operations.docker_command logs --stack $(STACK)

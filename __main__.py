@@ -15,12 +15,14 @@ server = VllmServer(
     settings=settings,
     api_key=secret("apiKey"),
     token=secret("huggingFaceToken"),
+    registry_password=secret("registryPassword"),
 )
 
 pulumi.export("url", server.url)
 pulumi.export("model", server.model)
 pulumi.export("containerName", server.container_name)
 pulumi.export("image", settings.image.name)
+pulumi.export("imageDigest", server.image_digest)
 pulumi.export("engine", normalised(settings.engine))
 pulumi.export("memoryPlan", output_of(review.plan))
 if server.gate is not None:

@@ -7,13 +7,19 @@ import pulumi_docker as docker
 
 from components.cache import ModelCache
 from components.image import EngineImage
-from engine.serving import server_arguments, server_environment
+from components.room import room_hook
+from engine.serving import (
+    TOKEN_VARIABLES,
+    compile_caches,
+    server_command,
+    server_environment,
+    stop_seconds,
+)
 from engine.settings import Settings
+from engine.tenants import STACK_LABEL
 
 CONTAINER_PORT = 8000
 """vLLM's default; only the host's side of the port is configured."""
-
-TOKEN_KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 class EngineContainer(pulumi.ComponentResource):
@@ -36,16 +42,17 @@ class EngineContainer(pulumi.ComponentResource):
         envs: list[pulumi.Input[str]] = [
             f"{key}={value}" for key, value in server_environment(settings).items()
         ]
+        # One by one, so that where a new image is still to be pulled, a preview shows all others.
+        envs += [_compile_cache(settings, image, name) for name in compile_caches(settings, "")]
         if api_key is not None:
             envs.append(pulumi.Output.concat("VLLM_API_KEY=", api_key))
         if token is not None:
-            # Older clients and the guide's users' own code read the second name.
-            envs += [pulumi.Output.concat(f"{key}=", token) for key in TOKEN_KEYS]
+            envs += [pulumi.Output.concat(f"{key}=", token) for key in TOKEN_VARIABLES]
         self.container = docker.Container(
             resource_name,
             name=name,
             image=image.name,
-            command=server_arguments(settings),
+            command=server_command(settings),
             envs=envs,
             ports=[
                 docker.ContainerPortArgs(
@@ -61,7 +68,11 @@ class EngineContainer(pulumi.ComponentResource):
                 docker.ContainerUlimitArgs(name=limit, soft=value, hard=value)
                 for limit, value in container.ulimits.items()
             ],
+            labels=[docker.ContainerLabelArgs(label=STACK_LABEL, value=pulumi.get_stack())],
             restart=container.restart,
+            # The plugin kills at once where no grace is given.
+            destroy_grace_seconds=stop_seconds(settings),
+            stop_timeout=stop_seconds(settings),
             # Left out, the plugin reads back another value than it sent (pulumi-docker#1272).
             network_mode="bridge",
             must_run=settings.state == "running",
@@ -73,9 +84,16 @@ class EngineContainer(pulumi.ComponentResource):
                 # replacements only.
                 replace_on_changes=["start"],
                 delete_before_replace=True,
+                hooks=pulumi.ResourceHookBinding(before_create=[room_hook(name, settings)]),
             ),
         )
         self.register_outputs({"name": name, "id": self.container.id})
+
+
+def _compile_cache(settings: Settings, image: EngineImage, name: str) -> pulumi.Output[str]:
+    return image.pulled.image_id.apply(
+        lambda image_id: f"{name}={compile_caches(settings, image_id)[name]}"
+    )
 
 
 def _gpus(gpus: str | list[int]) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pulumi
 import pulumi_docker as docker
 
+from engine.settings import Image
+
 
 class EngineImage(pulumi.ComponentResource):
     """Pulls the image if the host does not have it.
@@ -13,18 +15,29 @@ class EngineImage(pulumi.ComponentResource):
     nightly tag, once gone from its registry, cannot be had again.
 
     `name` is what a container is created from. It is the name from the config and not an output,
-    so that a preview shows the old and the new name instead of "unknown".
+    so that a preview shows the old and the new name instead of "unknown". `digest` is what that
+    name stood for: name@sha256:..., or the image's id if it comes from no registry.
+
+    Pulling goes by without a sign of life with the official plugin, which shows no progress.
     """
 
-    def __init__(self, resource_name: str, *, name: str, opts: pulumi.ResourceOptions) -> None:
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        image: Image,
+        password: pulumi.Output[str] | None,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
         super().__init__("spark:vllm:EngineImage", resource_name, None, opts)
-        self.name = name
+        self.name = name = image.name
         self.pulled = docker.RemoteImage(
             resource_name,
             name=name,
             keep_locally=True,
             opts=pulumi.ResourceOptions(
                 parent=self,
+                provider=None if password is None else self._registry(image, password),
                 # 20 GB over a slow line; the plugin's own limit is 20 minutes.
                 custom_timeouts=pulumi.CustomTimeouts(create="2h"),
                 hooks=pulumi.ResourceHookBinding(
@@ -32,13 +45,26 @@ class EngineImage(pulumi.ComponentResource):
                 ),
             ),
         )
+        self.digest = pulumi.Output.all(self.pulled.repo_digest, self.pulled.image_id).apply(
+            lambda known: known[0] or known[1]
+        )
         self.register_outputs({"name": name, "imageId": self.pulled.image_id})
+
+    def _registry(self, image: Image, password: pulumi.Output[str]) -> docker.Provider:
+        """Docker with a login. The plugin sends no login but one that it is given here."""
+        login = docker.ProviderRegistryAuthArgs(
+            address=image.reference.registry, username=image.registry_user, password=password
+        )
+        return docker.Provider(
+            "registry", registry_auth=[login], opts=pulumi.ResourceOptions(parent=self)
+        )
 
     def _say_mend(self, args: pulumi.ErrorHookArgs) -> bool:
         """The plugin's own message ends with what the registry said; False is: do not retry."""
         if args.failed_operation != "delete":
             pulumi.log.error(
                 f"{self.name}: mend: see vllm-spark:image.name for a typo; `docker pull` the name "
-                "for the registry's own words; nvcr.io may want `docker login nvcr.io`"
+                "for the registry's own words; where it wants a login, `pulumi config set "
+                "--secret vllm-spark:registryPassword`"
             )
         return False

@@ -31,6 +31,7 @@ class VllmServer(pulumi.ComponentResource):
         settings: Settings,
         api_key: pulumi.Output[str] | None = None,
         token: pulumi.Output[str] | None = None,
+        registry_password: pulumi.Output[str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("spark:vllm:Server", resource_name, None, opts)
@@ -41,7 +42,8 @@ class VllmServer(pulumi.ComponentResource):
         self.curl = curl_line(self.url, self.model, with_key=api_key is not None)
         self.gate: HealthGate | None = None
 
-        image = EngineImage("image", name=settings.image.name, opts=ours)
+        image = EngineImage("image", image=settings.image, password=registry_password, opts=ours)
+        self.image_digest = image.digest
         cache = ModelCache("cache", cache=settings.cache, opts=ours)
         needed: list[pulumi.Resource] = [image, cache]
         weights: ModelWeights | None = None
@@ -49,15 +51,14 @@ class VllmServer(pulumi.ComponentResource):
             weights = ModelWeights(
                 "weights", settings=settings, image=image, cache=cache, token=token, opts=ours
             )
-            needed.append(weights)
-        preflight = Preflight(
-            "preflight",
-            container_name=self.container_name,
-            bind=str(settings.endpoint.bind),
-            port=settings.endpoint.port,
-            declared=settings.model_dump_json(include={"model", "image", "engine", "container"}),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=needed),
-        )
+            preflight = Preflight(
+                "preflight",
+                container_name=self.container_name,
+                settings=settings,
+                image_id=image.pulled.image_id,
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[*needed, weights]),
+            )
+            needed += [weights, preflight]
         server = EngineContainer(
             "server",
             name=self.container_name,
@@ -66,7 +67,7 @@ class VllmServer(pulumi.ComponentResource):
             cache=cache,
             api_key=api_key,
             token=token,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[*needed, preflight]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=needed),
         )
         if settings.state == "running":
             self.gate = HealthGate(

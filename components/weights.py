@@ -16,6 +16,7 @@ import pulumi_command as command
 from components.cache import ModelCache
 from components.image import EngineImage
 from engine.flags import normalised
+from engine.repositories import besides_the_model
 from engine.serving import CACHE_PATH
 from engine.settings import Settings
 from in_image.checkpoint import kept_elsewhere
@@ -77,4 +78,22 @@ class ModelWeights(pulumi.ComponentResource):
             logging=command.local.Logging.STDERR,
             opts=pulumi.ResourceOptions(parent=self),
         )
+        for other in besides_the_model(settings):
+            revision = [other.revision] if other.revision is not None else []
+            without_weights = [] if other.weights else ["--without-weights"]
+            fetch = [*run, "--env", "HF_TOKEN", image.name, "-", other.id, *revision]
+            command.local.Command(
+                f"{resource_name}-{other.id.replace('/', '-')}",
+                create=shlex.join([*fetch, *without_weights]),
+                stdin=(_SCRIPTS / "fetch_weights.py").read_text(),
+                environment={"HF_TOKEN": token} if token is not None else {},
+                logging=command.local.Logging.STDERR,
+                triggers=[cache.source],
+                opts=pulumi.ResourceOptions(
+                    parent=self,
+                    # One after the other: each looks for room on the same disk.
+                    depends_on=[fetched],
+                    custom_timeouts=pulumi.CustomTimeouts(create="12h", update="12h"),
+                ),
+            )
         self.register_outputs({"commit": self.commit})

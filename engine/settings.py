@@ -51,7 +51,7 @@ from engine.validation import problems_from
 NAMESPACE = "vllm-spark"
 """Prefix of every config key. Fixed, so that a project made from this one may have any name."""
 
-SECRETS = ("apiKey", "huggingFaceToken")
+SECRETS = ("apiKey", "huggingFaceToken", "registryPassword")
 
 LONGEST_START = 86_400
 """Seconds, the most that the health gate can be told to wait."""
@@ -88,6 +88,10 @@ class Image(Section):
     name: ImageName = Field(description="an image with its tag or digest")
     vllm_version: Release | None = Field(
         None, description="the vLLM release in the image, such as 0.28.0, where its tag tells none"
+    )
+    registry_user: str = Field(
+        "$oauthtoken",
+        description="whose password vllm-spark:registryPassword is; nvcr.io's user if not given",
     )
 
     @model_validator(mode="before")
@@ -180,6 +184,17 @@ class Container(Section):
     )
 
 
+class Gpu(Section):
+    """What becomes of other containers on the GPU."""
+
+    takeover: bool = Field(
+        False, description="true to have them stopped once everything else is known to be well"
+    )
+    alongside: list[DockerName] = Field(
+        [], description="a list of containers that may use the GPU at the same time"
+    )
+
+
 class Health(Section):
     """How long the health gate waits: at most, and at most without anything new in the log.
 
@@ -233,6 +248,7 @@ class Settings(BaseModel):
     container: Container = Field(
         Container(), description="the container: {name, gpus, ipc, restart, ulimits, environment}"
     )
+    gpu: Gpu = Field(Gpu(), description="others on the GPU: {takeover, alongside}")
     health: Health = Field(
         Health(), description="the health gate: {timeoutSeconds, stallSeconds, revertOnFailure}"
     )
@@ -244,6 +260,9 @@ class Settings(BaseModel):
     )
     api_key: SecretStr | None = Field(None, description="the key that clients must send")
     hugging_face_token: SecretStr | None = Field(None, description="the token for gated models")
+    registry_password: SecretStr | None = Field(
+        None, description="the password for the image's registry; for nvcr.io an NGC API key"
+    )
 
     @classmethod
     def parse(cls, config: Mapping[str, object], secret_keys: frozenset[str]) -> Self:

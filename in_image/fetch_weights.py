@@ -1,6 +1,6 @@
 """Fetches a model's files into the cache: a script for the Python of the engine's image.
 
-    python3 - MODEL [REVISION] < fetch_weights.py
+    python3 - MODEL [REVISION] [--without-weights] < fetch_weights.py
 
 It runs in a one-shot container, where the hub's client is installed and the cache is mounted, and
 comes through standard input, so that nothing has to be mounted from the machine that runs Pulumi.
@@ -13,6 +13,7 @@ Progress and errors go to standard error, the commit that was fetched to standar
 
 from __future__ import annotations
 
+import argparse
 import fnmatch
 import os
 import shutil
@@ -42,20 +43,28 @@ SPARE_BYTES = GIB
 # Other forms of the same weights, which vLLM does not read beside safetensors.
 EXCLUDED: tuple[str, ...] = ("original/*", "*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
 PICKLED = ("*.bin",)
+WEIGHTS = ("*.safetensors", "*.bin")
+"""Not wanted of a repository that gives a tokenizer or a config."""
 
 
 def main() -> None:
     """Fetch, and print the commit."""
-    model, revision = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
+    parser = argparse.ArgumentParser(prog="fetch_weights", description=__doc__)
+    parser.add_argument("model", help="owner/name")
+    parser.add_argument("revision", nargs="?")
+    parser.add_argument("--without-weights", action="store_true")
+    given = parser.parse_args()
+    model, revision = given.model, given.revision
     cache = Path(os.environ["HF_HUB_CACHE"])
     cache.mkdir(parents=True, exist_ok=True)
     blobs = cache / f"models--{model.replace('/', '--')}" / "blobs"
-    excluded = EXCLUDED + PICKLED
+    excluded = EXCLUDED + (WEIGHTS if given.without_weights else PICKLED)
     over = threading.Event()
     try:
         files = sizes_on_hub(model, revision)
         if files is not None:
-            if not any(name.endswith(".safetensors") for name in files):
+            has_safetensors = any(name.endswith(".safetensors") for name in files)
+            if not has_safetensors and not given.without_weights:
                 excluded = EXCLUDED
             total = sum(size for name, size in files.items() if not matches(name, excluded))
             check_room(cache, total - bytes_in(blobs))

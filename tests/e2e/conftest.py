@@ -17,6 +17,8 @@ from tests.e2e.project import FAKE_IMAGE, GUIDE_IMAGE, ROOT, Project
 FAKE_DOCKERFILE = f"""
 FROM {IMAGE}
 COPY fake_engine.py logs /fake/
+COPY fake_vllm.py /fake/site/vllm.py
+ENV PYTHONPATH=/fake/site
 RUN printf '#!/bin/sh\\nexec python3 -u /fake/fake_engine.py "$@"\\n' > "$(command -v vllm)"
 """
 
@@ -36,6 +38,7 @@ def fake_image(engine: docker.DockerClient) -> str:
         dockerfile.size = len(FAKE_DOCKERFILE.encode())
         tar.addfile(dockerfile, io.BytesIO(FAKE_DOCKERFILE.encode()))
         tar.add(ROOT / "tests" / "fake_engine.py", "fake_engine.py")
+        tar.add(ROOT / "tests" / "fake_vllm.py", "fake_vllm.py")
         tar.add(ROOT / "tests" / "data" / "logs", "logs")
     context.seek(0)
     engine.images.build(fileobj=context, custom_context=True, tag=FAKE_IMAGE, rm=True)

@@ -106,8 +106,9 @@ class Project:
         environment = {f"FAKE_{name.upper()}": value for name, value in switches.items()}
         local = {"name": self.container, "gpus": "none"}
         container = {**local, **keys.pop("container", {})}
-        container["environment"] = {"VLLM_CPU_KVCACHE_SPACE": "1", **environment}
-        self.configure(image={"name": FAKE_IMAGE}, container=container, **keys)
+        told = {"VLLM_CPU_KVCACHE_SPACE": "1", **container.get("environment", {}), **environment}
+        container["environment"] = told
+        self.configure(container=container, **{"image": {"name": FAKE_IMAGE}, **keys})
 
     def pulumi(self, *arguments: str) -> Run:
         """Run `pulumi` on the stack and keep what it printed beside the stack's state."""

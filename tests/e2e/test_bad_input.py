@@ -52,12 +52,12 @@ def test_a_model_that_cannot_be_fetched_is_said_with_cause_and_mend(
 
 
 def test_a_port_in_use_is_found_before_a_container_is_created(
-    project: Project, listener: None
+    project: Project, listener: None, fake_image: str
 ) -> None:
-    project.configure()
+    project.configure_fake({})
     up = project.up()
     assert up.code != 0
-    assert f"port {project.port} on 127.0.0.1 is held by another process" in up.output
+    assert f"1. port {project.port} on 127.0.0.1: is held by another process" in up.output
     assert "vllm-spark:endpoint.port" in up.output
     assert "Traceback" not in up.output
     assert "container:Container" not in project.pulumi("stack", "export").output
@@ -75,15 +75,20 @@ def test_no_docker_engine_is_said_in_one_sentence(project: Project) -> None:
     assert "Traceback" not in up.output
 
 
-def test_a_failed_start_shows_the_engines_words_and_stops_the_container(project: Project) -> None:
-    project.configure(engine={"max-model-len": 2048, "no-such-flag": 1})
+def test_a_flag_that_the_images_own_parser_refuses_is_found_before_a_container_is_created(
+    project: Project,
+) -> None:
+    project.configure(engine={"max-model-len": 2048, "bogus-flag": 1})
     up = project.up()
     assert up.code != 0
-    assert "unrecognized arguments: --no-such-flag" in up.output
+    said = "the image's own vLLM refuses it: this vLLM 0.32.0 does not know: --bogus-flag"
+    assert said in up.output
     assert "Traceback" not in up.output
+    assert "container:Container" not in project.pulumi("stack", "export").output
 
 
 def test_the_mended_stack_comes_up(project: Project) -> None:
     project.configure()
     up = project.up()
     assert up.code == 0, up.output
+    assert "flags not checked" not in up.output, "the image's own parser takes them"

@@ -148,6 +148,15 @@ def test_a_download_that_broke_off_goes_on_where_it_was(hub: Hub) -> None:
     assert 24 * MIB in hub.files().values()
 
 
+def test_a_repository_that_gives_a_tokenizer_is_fetched_without_its_weights(hub: Hub) -> None:
+    hub.serve()
+    code, _, said = hub.fetch("some/model", "--without-weights")
+    assert code == 0, said
+    assert "config.json" in hub.requests()
+    assert ".safetensors" not in hub.requests()
+    assert "pytorch.bin" not in hub.requests()
+
+
 def test_a_model_that_the_hub_does_not_have_is_said(hub: Hub) -> None:
     hub.serve()
     code, _, said = hub.fetch("some/modle")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,9 @@ DEVIATIONS = {
     "Config.Env.VLLM_CACHE_ROOT": KERNELS,
     "Config.Env.VLLM_ENGINE_READY_TIMEOUT_S": "`vllm-spark:health` limits the start; vLLM's own "
     "limit must not run out before",
+    "Config.Labels.vllm-spark.stack": "by which a stack knows its own container",
+    "Config.StopTimeout": "said, since Pulumi stops the container with the same patience; Docker's "
+    "own default is the same",
     "Config.Volumes./root/.cache/huggingface": "the docker plugin names the mount here too; "
     "HostConfig.Binds decides, and is the guide's",
     "HostConfig.DeviceRequests.0.Driver": "as `docker run --gpus all`: Docker takes the driver "
@@ -238,8 +242,11 @@ def test_the_table_for_people_is_this_list_with_these_values(
 
 
 def shown(value: Any, project: Project) -> str:
-    """A value in the table; compose's project has another name at every run."""
+    """A value in the table; compose's project and an image that stands in differ by the run."""
     if value is None:
         return "absent"
     text = value if isinstance(value, str) and value else json.dumps(value)
+    if value == project.stack:
+        return "`<stack>`"
+    text = re.sub(r"(25\.09-py3-)[0-9a-f]{12}", r"\1<image id>", text)
     return f"`{text.replace(project.container, '<project>')}`"

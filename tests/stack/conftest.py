@@ -16,6 +16,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 
 GIVEN: dict[str, dict[str, Any]] = {
+    "docker:index/remoteImage:RemoteImage": {
+        "imageId": "sha256:0123456789abcdef",
+        "repoDigest": "repository@sha256:fedcba",
+    },
     "command:local:Command": {"stdout": "0123abc"},
     "pulumi-python:dynamic/spark:HealthGate": {
         "readySeconds": 70.1,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pulumi
 import pytest
 from pulumi.runtime.rpc import is_rpc_secret, unwrap_rpc_secret
@@ -127,3 +129,56 @@ def test_every_mistake_in_the_config_is_said_at_once_and_declares_nothing(deploy
     assert "write engine" in text
     assert "pulumi config set --secret vllm-spark:apiKey" in text
     assert "in plain text'" not in text, "the value of a secret is never shown"
+
+
+def test_a_server_that_can_drain_is_told_to_and_given_the_time(deploy: Deploy) -> None:
+    container = deploy("local").inputs(CONTAINER)
+    command = container["command"]
+    assert command[command.index("--shutdown-timeout") + 1] == "30"
+    assert (container["destroyGraceSeconds"], container["stopTimeout"]) == (40, 40)
+
+
+def test_a_server_that_cannot_drain_is_not_waited_for(deploy: Deploy) -> None:
+    container = deploy("spark").inputs(CONTAINER)
+    assert "--shutdown-timeout" not in container["command"], "vLLM 0.10.1 does not know it"
+    assert (container["destroyGraceSeconds"], container["stopTimeout"]) == (10, 10)
+
+
+def test_a_drain_that_the_stack_sets_is_the_one_that_is_waited_for(deploy: Deploy) -> None:
+    engine = {"max-model-len": 2048, "shutdown-timeout": 120}
+    container = deploy("local", engine=engine).inputs(CONTAINER)
+    assert container["command"].count("--shutdown-timeout") == 1
+    assert container["destroyGraceSeconds"] == 130
+
+
+def test_compiled_kernels_are_kept_by_image_id_so_that_a_moved_tag_takes_none(
+    deploy: Deploy,
+) -> None:
+    envs = deploy("spark").inputs(CONTAINER)["envs"]
+    kept = "/root/.cache/huggingface/compiled/nvcr.io-nvidia-vllm-25.09-py3-0123456789ab"
+    assert f"VLLM_CACHE_ROOT={kept}/vllm" in envs
+
+
+def test_a_cache_of_kernels_that_the_stack_names_itself_is_left_alone(deploy: Deploy) -> None:
+    own = {"environment": {"VLLM_CACHE_ROOT": "/own"}}
+    envs = deploy("spark", container=own).inputs(CONTAINER)["envs"]
+    assert [entry for entry in envs if "VLLM_CACHE_ROOT" in entry] == ["VLLM_CACHE_ROOT=/own"]
+
+
+def test_a_registry_password_logs_in_to_the_images_registry_and_stays_secret(
+    deploy: Deploy,
+) -> None:
+    spark = deploy("spark", secrets={"registryPassword": "nvapi-of-ours"})
+    sealed = spark.inputs("pulumi:providers:docker")["registryAuth"]
+    assert is_rpc_secret(sealed)
+    (login,) = json.loads(unwrap_rpc_secret(sealed))
+    assert login == {"address": "nvcr.io", "username": "$oauthtoken", "password": "nvapi-of-ours"}
+    assert "pulumi:providers:docker" not in deploy("spark").types()
+
+
+def test_repositories_that_flags_name_are_fetched_beforehand(deploy: Deploy) -> None:
+    engine = {"tokenizer": "other/tokenizer", "speculative-config": {"model": "a/draft"}}
+    local = deploy("local", engine=engine)
+    assert local.inputs(WEIGHTS, "weights-a-draft")["create"].endswith(" - a/draft")
+    tokenizer = local.inputs(WEIGHTS, "weights-other-tokenizer")["create"]
+    assert tokenizer.endswith(" - other/tokenizer --without-weights")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.problems import ConfigError
-from engine.serving import server_arguments, server_environment
+from engine.serving import server_command, server_environment
 from engine.settings import Settings, load_stack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,7 +180,7 @@ def test_the_servers_environment_takes_what_the_stack_adds() -> None:
 
 
 def test_a_pinned_revision_reaches_the_server() -> None:
-    command = server_arguments(parse(model={"id": "a/b", "revision": "abc"}))
+    command = server_command(parse(model={"id": "a/b", "revision": "abc"}))
     assert command[command.index("--revision") + 1] == "abc"
 
 

@@ -1,0 +1,128 @@
+"""Asks the image itself, serving nothing: does its vLLM take the flags, does it see a GPU?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import APIError
+from docker.types import DeviceRequest
+from requests.exceptions import RequestException
+
+from engine.diagnosis import diagnose
+from engine.host_memory import on_cpu
+from engine.problems import Problem
+from engine.serving import CACHE_PATH, server_arguments
+from engine.settings import Settings
+
+SCRIPT = (Path(__file__).parent.parent / "in_image" / "check_start.py").read_text()
+PATIENCE_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class ImageAnswer:
+    """What the image said. `unknown` tells what could not be found out, for a person."""
+
+    problems: tuple[Problem, ...] = ()
+    unknown: str = ""
+
+
+def flags_key(settings: Settings, image_id: str) -> str:
+    """The same for the same flags and the same image, so that both need checking only once."""
+    environment = sorted(settings.container.environment.items())
+    asked = [image_id, server_arguments(settings), environment, settings.model.id, SCRIPT]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+def ask_image(settings: Settings, *, about_flags: bool) -> ImageAnswer:
+    """Ask about the GPU, if one is configured and the image can use it, and about the flags."""
+    about_gpu = not on_cpu(settings)
+    if not about_gpu and not about_flags:
+        return ImageAnswer()
+    argv = [settings.model.id, *server_arguments(settings)] if about_flags else None
+    question = json.dumps({"gpus": about_gpu, "argv": argv})
+    try:
+        said = _run(settings, question, gpu=about_gpu)
+        answer = json.loads(said.rpartition("\n")[2])
+    except APIError as error:
+        return _not_started(error, settings)
+    except RequestException:
+        return ImageAnswer(unknown=f"the image did not answer within {PATIENCE_SECONDS} s")
+    except ValueError:
+        last = said.rpartition("\n")[2][-200:]
+        return ImageAnswer(unknown=f"the image's Python says: {last}")
+    problems = []
+    if answer["gpus"] == []:
+        problems.append(_no_gpu(settings, answer["trouble"]))
+    if answer["flags"] == "refused":
+        problems.append(_refused(settings, answer["said"]))
+    words = answer["said"].strip().rpartition("\n")[2][-200:]
+    return ImageAnswer(
+        tuple(problems),
+        f"the image's vLLM could not be asked ({words})" if answer["flags"] == "unknown" else "",
+    )
+
+
+def _run(settings: Settings, question: str, *, gpu: bool) -> str:
+    # Of its own, for the patience: vLLM's import is long and silent.
+    client = docker.from_env(timeout=PATIENCE_SECONDS)
+    container: Any = client.containers.create(
+        settings.image.name,
+        ["-c", SCRIPT, question],
+        entrypoint="python3",
+        environment={**settings.container.environment, "HF_HUB_OFFLINE": "1"},
+        # Some flags name files there. Nothing is written, and nothing asked of the network.
+        volumes={settings.cache.source: {"bind": CACHE_PATH, "mode": "ro"}},
+        network_mode="none",
+        device_requests=[_request(settings.container.gpus)] if gpu else None,
+        # By the daemon, which outlives a Pulumi that is killed meanwhile.
+        auto_remove=True,
+    )
+    try:
+        output = container.attach(stderr=False, stream=True)
+        container.start()
+        return b"".join(output).decode(errors="replace").rstrip("\n")
+    finally:
+        with suppress(APIError):  # it is gone, or on its way
+            container.remove(force=True)
+
+
+def _request(gpus: str | list[int]) -> DeviceRequest:
+    if isinstance(gpus, list):
+        return DeviceRequest(device_ids=[str(gpu) for gpu in gpus], capabilities=[["gpu"]])
+    return DeviceRequest(count=-1, capabilities=[["gpu"]])
+
+
+def _not_started(error: APIError, settings: Settings) -> ImageAnswer:
+    said = str(error.explanation or error)
+    if on_cpu(settings):
+        return ImageAnswer(unknown=f"Docker did not start a container of the image ({said})")
+    return ImageAnswer((_no_gpu(settings, said),))
+
+
+def _no_gpu(settings: Settings, said: str) -> Problem:
+    what = f"a container of {settings.image.name} with `gpus: {settings.container.gpus}` sees none"
+    if "mismatch" in said:
+        mend = "the driver was updated under a running kernel module: reboot"
+    elif "could not select device driver" in said:
+        mend = (
+            "install the NVIDIA Container Toolkit, then `sudo nvidia-ctk runtime configure "
+            "--runtime=docker && sudo systemctl restart docker`"
+        )
+    else:
+        mend = "see whether `nvidia-smi` works on the host, then `docker run --rm --gpus all` too"
+    return Problem("GPU", f"{what}: {said}" if said else what, mend)
+
+
+def _refused(settings: Settings, said: str) -> Problem:
+    version = settings.image.version
+    code = 2 if ": error: " in said else 1
+    found = diagnose(said.splitlines(), exit_code=code, version=str(version) if version else None)
+    return Problem(
+        "vllm-spark:engine", f"the image's own vLLM refuses it: {found.cause}", found.mend
+    )

@@ -1,0 +1,115 @@
+"""Asks an image, without starting anything: does your vLLM take these flags, is there a GPU in you?
+
+    python3 -c "$(cat check_start.py)" '{"gpus": true, "argv": ["MODEL", "--flag", "value"]}'
+
+vLLM refuses a flag 10 to 20 seconds into a start, when the old server is gone. Here its own command
+line is run (`vllm serve ...`) with the serving itself taken out, so parser and checks are those of
+the release in the image, whichever it is. No argv: flags are not asked about.
+
+The answer is the last line of standard output, a JSON object: `flags` is "accepted", "refused" or,
+if this vLLM could not be asked, "unknown", and `said` its words; `gpus` lists what is visible, null
+if nobody asked; `trouble` is what nvidia-smi complains of. It imports nothing but the standard
+library until vLLM itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+REFUSED_BY_ARGPARSE = 2
+
+
+class Parsed(BaseException):
+    """vLLM's command line has taken the arguments: the server would start now."""
+
+
+def main() -> None:
+    """Answer the question in the first argument."""
+    question = json.loads(sys.argv[1])
+    answer: dict[str, Any] = {"flags": None, "said": "", "gpus": None, "trouble": ""}
+    if question["gpus"]:
+        answer["gpus"], answer["trouble"] = visible_gpus()
+    if question["argv"] is not None:
+        answer["flags"], answer["said"] = asked(question["argv"])
+    print("\n" + json.dumps(answer), flush=True)
+
+
+def visible_gpus() -> tuple[list[str], str]:
+    """The GPUs in this container, and what nvidia-smi has to complain of."""
+    try:
+        told = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        # The container toolkit brings nvidia-smi along only where the image asks for `utility`.
+        return [path.name for path in sorted(Path("/dev").glob("nvidia[0-9]*"))], str(error)
+    lines = [line for line in told.stdout.splitlines() if line.startswith("GPU ")]
+    return lines, "" if lines else (told.stdout + told.stderr).strip()
+
+
+def asked(argv: list[str]) -> tuple[str, str]:
+    """The verdict of this image's vLLM on `vllm serve ARGV`, and its words."""
+    said = io.StringIO()
+    checking: list[bool] = []
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            run_command_line(argv, checking)
+    except Parsed:
+        return "accepted", ""
+    except SystemExit as end:
+        verdict = "refused" if end.code == REFUSED_BY_ARGPARSE else "unknown"
+        return verdict, said.getvalue()[-4000:] or f"it ended with exit code {end.code}"
+    except Exception as error:
+        # What fails before its own checks is something else: no GPU here, a broken image.
+        known = checking and isinstance(error, ValueError | TypeError | KeyError)
+        words = "".join(traceback.format_exception(error))[-4000:]
+        return "refused" if known else "unknown", words
+    return "unknown", "its command line came back without an answer"
+
+
+def run_command_line(argv: list[str], checking: list[bool]) -> None:
+    """`vllm serve ARGV` up to where it would serve, which raises Parsed."""
+    from vllm import platforms
+    from vllm.entrypoints.cli.main import main as command_line
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+
+    if not platforms.current_platform.device_type:
+        # Without a device vLLM cannot even name its defaults; `vllm bench` helps itself so, too.
+        from vllm.platforms.cpu import CpuPlatform
+
+        platforms.current_platform = CpuPlatform()
+    own_checks = ServeSubcommand.validate
+
+    def validate(self: Any, args: Any) -> None:
+        checking.append(True)
+        own_checks(self, args)
+        check_parsers(args)
+
+    def serve(_args: Any) -> None:
+        raise Parsed
+
+    ServeSubcommand.validate = validate
+    ServeSubcommand.cmd = staticmethod(serve)
+    sys.argv = ["vllm", "serve", *argv]
+    command_line()
+
+
+def check_parsers(args: Any) -> None:
+    """vLLM's own check of the parsers' names, wherever this release keeps it."""
+    if getattr(args, "tool_parser_plugin", "") or getattr(args, "reasoning_parser_plugin", ""):
+        return  # they add names, but only once the server is set up
+    for name, module in list(sys.modules.items()):
+        if name.startswith("vllm.") and "validate_api_server_args" in vars(module):
+            module.validate_api_server_args(args)
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""`make caches`: what the cache holds, and that only what nobody uses is removed, never weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootstrap.engine_image import IMAGE
+from engine.serving import compiled_by
+from engine.settings import Settings
+from operations.caches import report
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def cache(tmp_path: Path, engine: Any) -> Path:
+    """Weights, a file of somebody's, and kernels of four images of which one is of no use."""
+    blobs = tmp_path / "models--some--model" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "a").write_bytes(b"x" * (3 << 20))
+    (tmp_path / "notes.txt").write_text("mine")
+    image_id = engine.images.get(IMAGE).id
+    for name in (
+        compiled_by(IMAGE, image_id),
+        compiled_by(IMAGE, "sha256:what-the-tag-was-before"),
+        compiled_by("not/pulled:yet", "sha256:0123456789abcdef"),
+        "of-a-container",
+    ):
+        (tmp_path / "compiled" / name).mkdir(parents=True)
+        (tmp_path / "compiled" / name / "kernel").write_bytes(b"x" * (1 << 20))
+    return tmp_path
+
+
+@pytest.fixture
+def told(cache: Path, engine: Any) -> Any:
+    """Two stacks, one of an image that is not here; and a container that was made by hand."""
+
+    def stack(image: str) -> Settings:
+        config = {"model": "a/b", "image": image, "cache": {"hostPath": str(cache)}}
+        return Settings.parse(config, frozenset())
+
+    container = engine.containers.create(
+        IMAGE,
+        environment={"VLLM_CACHE_ROOT": "/root/.cache/huggingface/compiled/of-a-container/vllm"},
+    )
+    stacks = [stack(IMAGE), stack("not/pulled:yet")]
+    yield lambda prune: report(engine, stacks[0], stacks, prune=prune)
+    container.remove()
+
+
+def test_sizes_are_listed_and_kernels_that_nobody_uses_are_named(told: Any, cache: Path) -> None:
+    lines = told(False).splitlines()
+    assert any("weights" in line and "3.0 MiB  some/model" in line for line in lines)
+    unused = [line for line in lines if "(nobody uses it)" in line]
+    assert len(unused) == 1
+    assert "what-the-tag" in unused[0]
+    assert f"sudo rm -r {cache}/models--OWNER--NAME" in lines[-1]
+    assert len(list((cache / "compiled").iterdir())) == 4, "listing removes nothing"
+
+
+def test_pruning_removes_those_and_neither_weights_nor_anything_else(
+    told: Any, cache: Path
+) -> None:
+    before = {path for path in cache.rglob("*") if path.is_file()}
+    told(True)
+    after = {path for path in cache.rglob("*") if path.is_file()}
+    assert [path.parent.name for path in before - after] == [
+        compiled_by(IMAGE, "sha256:what-the-tag-was-before")
+    ]

@@ -1,0 +1,73 @@
+"""What an image says of itself: containers of real images, each asked as the preflight asks it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import pytest
+
+from bootstrap.engine_image import BASE, IMAGE
+from components.image_check import ImageAnswer, ask_image
+from engine.settings import Settings
+from tests.e2e.project import FAKE_IMAGE
+
+pytestmark = pytest.mark.docker
+
+WITH_GPU = "vllm/vllm-openai:v0.32.0-fake-gpu"
+DOCKERFILE = f"""
+FROM {FAKE_IMAGE}
+RUN printf '#!/bin/sh\\necho "$SMI"\\nexit $SMI_CODE\\n' > /usr/bin/nvidia-smi \\
+ && chmod +x /usr/bin/nvidia-smi
+"""
+GPU = "GPU 0: NVIDIA GB10 (UUID: GPU-5f2a)"
+
+
+def ask(image: str, **keys: Any) -> ImageAnswer:
+    config = {
+        "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "image": {"name": image, "vllmVersion": "0.32.0"},
+        "cache": {"volume": "vllm-spark-cache"},
+        **keys,
+    }
+    return ask_image(Settings.parse(config, frozenset()), about_flags=True)
+
+
+@pytest.fixture(scope="module")
+def gpu_image(engine: docker.DockerClient, fake_image: str) -> Iterator[str]:
+    """An image whose containers see what SMI says: a stand-in for NVIDIA's runtime."""
+    engine.images.build(fileobj=io.BytesIO(DOCKERFILE.encode()), tag=WITH_GPU, rm=True)
+    yield WITH_GPU
+    engine.images.remove(WITH_GPU, force=True)
+
+
+def test_an_image_without_vllm_cannot_be_asked_which_is_no_refusal() -> None:
+    answer = ask(BASE, container={"gpus": "none"})
+    assert not answer.problems
+    assert "No module named 'vllm'" in answer.unknown
+
+
+def test_a_gpu_that_is_visible_is_no_problem(gpu_image: str) -> None:
+    environment = {"SMI": GPU, "SMI_CODE": "0"}
+    answer = ask(gpu_image, container={"environment": environment})
+    assert answer == ImageAnswer()
+
+
+def test_a_driver_that_does_not_fit_its_kernel_module_is_mended_by_a_reboot(
+    gpu_image: str,
+) -> None:
+    said = "Failed to initialize NVML: Driver/library version mismatch"
+    environment = {"SMI": said, "SMI_CODE": "18"}
+    (problem,) = ask(gpu_image, container={"environment": environment}).problems
+    assert problem.what.endswith(f"sees none: {said}")
+    assert "reboot" in problem.mend
+
+
+def test_a_tool_parser_that_does_not_exist_is_refused_by_the_real_vllm() -> None:
+    flags = {"enable-auto-tool-choice": True, "tool-call-parser": "nosuch"}
+    answer = ask(IMAGE, container={"gpus": "none"}, engine=flags)
+    (problem,) = answer.problems
+    assert "there is no tool-call-parser named nosuch" in problem.what
+    assert "hermes" in problem.mend

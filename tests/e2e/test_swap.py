@@ -1,0 +1,138 @@
+"""A change of model on a running stack, there and back, and what can come between two servers.
+
+The fake engine, in the CPU engine's image; two models that differ in name only lie in a cache of
+the test's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+import requests
+
+from bootstrap.small_model import MODEL_ID
+from engine.settings import load_stack
+from operations.status import drift_lines
+from tests.e2e.poller import polled
+from tests.e2e.project import FAKE_IMAGE, UP, Project
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
+
+SECOND = "example/second-model"
+COPY = """
+cd /to && cp --archive /from/models--HuggingFaceTB--SmolLM2-135M-Instruct .
+cp --archive --link models--HuggingFaceTB--SmolLM2-135M-Instruct models--example--second-model
+"""
+
+
+@pytest.fixture(scope="module")
+def cache(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the small model under two names, and with files of other people."""
+    cache = tmp_path_factory.mktemp("cache")
+    engine.containers.run(
+        FAKE_IMAGE,
+        ["-ec", COPY],
+        entrypoint="sh",
+        volumes={
+            "vllm-spark-cache": {"bind": "/from", "mode": "ro"},
+            str(cache): {"bind": "/to", "mode": "rw"},
+        },
+        remove=True,
+    )
+    (cache / "compiled").mkdir()
+    (cache / "compiled" / "of-somebody-else").write_text("1")
+    (cache / "notes.txt").write_text("2")
+    return cache
+
+
+@pytest.fixture(scope="module")
+def first(project: Project, cache: Path, engine: Any) -> None:
+    """The first model is served. A run that was broken off had left a container behind."""
+    engine.api.create_container_from_config(
+        {"Image": FAKE_IMAGE, "Labels": {"vllm-spark.stack": project.stack}}, project.container
+    )
+    project.configure_fake({}, cache={"hostPath": str(cache)})
+    up = project.up()
+    assert up.code == 0, up.output
+    assert "removing what a run that was broken off has left" in up.output
+
+
+def served(project: Project) -> str:
+    models = requests.get(f"http://127.0.0.1:{project.port}/v1/models", timeout=10).json()
+    return str(models["data"][0]["id"])
+
+
+def test_a_container_of_the_same_name_that_is_not_ours_is_named_and_kept(
+    project: Project, cache: Path, engine: Any
+) -> None:
+    other = engine.api.create_container_from_config({"Image": FAKE_IMAGE}, project.container)
+    try:
+        project.configure_fake({}, cache={"hostPath": str(cache)})
+        up = project.up()
+        assert up.code != 0
+        assert f"1. container {project.container}: exists, and this stack did not make" in up.output
+        assert f"mend: docker rm --force {project.container}" in up.output
+        assert "Traceback" not in up.output
+        assert engine.api.inspect_container(other["Id"])
+    finally:
+        engine.api.remove_container(other["Id"])
+
+
+def test_the_second_model_takes_over_and_the_first_comes_back(
+    first: None, project: Project, cache: Path
+) -> None:
+    assert served(project) == MODEL_ID
+    with polled(f"http://127.0.0.1:{project.port}/v1", SECOND) as poller:
+        project.configure_fake({}, cache={"hostPath": str(cache)}, model={"id": SECOND})
+        up = project.up()
+        assert up.code == 0, up.output
+    assert poller.answers, "once the gate is through, the second model answers"
+    assert served(project) == SECOND
+    project.configure_fake({}, cache={"hostPath": str(cache)})
+    up = project.up()
+    assert up.code == 0, up.output
+    assert served(project) == MODEL_ID
+
+
+def test_a_second_up_at_the_same_time_is_told_to_wait_and_harms_nothing(
+    first: None, project: Project, cache: Path
+) -> None:
+    project.configure_fake({"load": "8"}, cache={"hostPath": str(cache)})
+    slow = project.begin(*UP)
+    slow.until("refreshing")
+    second = project.up()
+    first_up = slow.end()
+    assert second.code != 0
+    assert "the stack is currently locked by 1 lock(s)" in second.output
+    assert "pulumi cancel" in second.output
+    assert first_up.code == 0, first_up.output
+    assert served(project) == MODEL_ID
+
+
+def test_nothing_differs_from_what_is_declared_until_somebody_changes_it(
+    first: None, project: Project, engine: Any
+) -> None:
+    settings = load_stack(project.directory / f"Pulumi.{project.stack}.yaml")
+
+    def drift() -> list[str]:
+        return drift_lines(engine, settings, engine.api.inspect_container(project.container))
+
+    assert drift() == []
+    engine.api.update_container(project.container, restart_policy={"Name": "no"})
+    assert drift() == ["restart policy: runs with no, declared unless-stopped"]
+    preview = project.pulumi("preview", "--refresh")
+    assert "drift: restart policy: runs with no, declared unless-stopped" in preview.output
+
+
+def test_the_cache_keeps_what_others_put_there_and_each_image_its_kernels(
+    first: None, project: Project, cache: Path, engine: docker.DockerClient
+) -> None:
+    assert (cache / "compiled" / "of-somebody-else").read_text() == "1"
+    assert (cache / "notes.txt").read_text() == "2"
+    image_id = str(engine.images.get(FAKE_IMAGE).id)
+    environment = engine.api.inspect_container(project.container)["Config"]["Env"]
+    place = next(entry for entry in environment if entry.startswith("VLLM_CACHE_ROOT="))
+    assert f"-{image_id.removeprefix('sha256:')[:12]}/vllm" in place

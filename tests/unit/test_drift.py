@@ -1,0 +1,99 @@
+"""Each difference between what runs and what is declared has a name; of secrets, only that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.drift import drift_of
+from engine.serving import compile_caches, server_command, server_environment
+from engine.settings import Settings
+
+IMAGE_ID = "sha256:0123456789abcdef"
+CONFIG: dict[str, Any] = {
+    "model": "Qwen/Qwen3-32B-FP8",
+    "image": "nvcr.io/nvidia/vllm:25.09-py3",
+    "cache": {"hostPath": "/opt/hf"},
+    "engine": {"max-model-len": 8192, "max-num-seqs": 4, "enable-prefix-caching": True},
+    "container": {"ulimits": {"stack": 67108864}, "environment": {"A": "b"}},
+}
+
+
+def settings(**keys: Any) -> Settings:
+    secret = frozenset({"apiKey"} & keys.keys())
+    return Settings.parse({**CONFIG, **keys}, secret)
+
+
+def running(declared: Settings, *secrets: str) -> dict[str, Any]:
+    """`docker inspect` of a container that was made from these settings."""
+    environment = {**server_environment(declared), **compile_caches(declared, IMAGE_ID)}
+    return {
+        "Image": IMAGE_ID,
+        "RestartCount": 0,
+        "State": {"Running": True, "Status": "running", "ExitCode": 0},
+        "Config": {
+            "Image": declared.image.name,
+            "Cmd": server_command(declared),
+            "Env": [*(f"{key}={value}" for key, value in environment.items()), *secrets, "PATH=/"],
+            "StopTimeout": 10,
+        },
+        "HostConfig": {
+            "PortBindings": {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8000"}]},
+            "DeviceRequests": [{"Count": -1, "Capabilities": [["gpu"]]}],
+            "IpcMode": "host",
+            "RestartPolicy": {"Name": "unless-stopped"},
+            "Binds": ["/opt/hf:/root/.cache/huggingface:rw"],
+            "Ulimits": [{"Name": "stack", "Soft": 67108864, "Hard": 67108864}],
+        },
+    }
+
+
+def drift(declared: Settings, container: dict[str, Any], image_id: str = IMAGE_ID) -> list[str]:
+    return drift_of(declared, image_id, container, {"Config": {"Env": ["PATH=/"]}})
+
+
+def test_a_container_that_was_made_from_the_config_does_not_differ() -> None:
+    assert drift(settings(), running(settings())) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"engine": {**CONFIG["engine"], "max-num-seqs": 8}},
+         "flag max-num-seqs: runs with 4, declared 8"),
+        ({"engine": {"max-model-len": 8192, "max-num-seqs": 4}},
+         "flag enable-prefix-caching: runs with true, not declared"),
+        ({"container": {**CONFIG["container"], "environment": {"A": "c"}}},
+         "variable A: runs with b, declared c"),
+        ({"endpoint": {"port": 9000}}, "port: runs with 127.0.0.1:8000, declared 127.0.0.1:9000"),
+        ({"cache": {"volume": "weights"}}, "cache: runs with /opt/hf, declared weights"),
+        ({"container": {**CONFIG["container"], "gpus": [0]}}, "gpus: runs with all, declared 0"),
+    ],
+)  # fmt: skip
+def test_a_change_of_the_config_that_is_not_deployed_is_named(
+    keys: dict[str, Any], said: str
+) -> None:
+    assert drift(settings(**keys), running(settings())) == [said]
+
+
+def test_a_tag_that_has_moved_is_named_with_the_kernels_that_move_with_it() -> None:
+    lines = drift(settings(), running(settings()), "sha256:fedcba9876543210")
+    assert f"image id: runs with {IMAGE_ID}, declared sha256:fedcba9876543210" in lines
+    assert sum("variable " in line for line in lines) == 4
+
+
+def test_of_a_secret_only_its_being_there_is_told() -> None:
+    lines = drift(settings(), running(settings(), "VLLM_API_KEY=of-ours"))
+    assert lines == ["variable VLLM_API_KEY: runs with set, not declared"]
+    with_key = settings(apiKey="(encrypted)")
+    assert drift(with_key, running(with_key, "VLLM_API_KEY=of-ours")) == []
+
+
+def test_a_server_that_was_restarted_or_has_ended_is_told() -> None:
+    container = running(settings())
+    container["RestartCount"] = 35
+    assert drift(settings(), container) == ["restarts: Docker has restarted it 35 times"]
+    container = running(settings())
+    container["State"] = {"Running": False, "Status": "exited", "ExitCode": 137}
+    assert drift(settings(), container) == ["state: exited, exit code 137"]
