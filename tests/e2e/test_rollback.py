@@ -231,6 +231,7 @@ def test_a_deployment_that_fails_before_the_old_server_stops_says_that_it_still_
 @pytest.mark.parametrize(
     ("pid", "sentence"),
     [(os.getpid(), "wait for it, then repeat"), (2**22 + 1, "was killed: there is no process")],
+    ids=["alive", "killed"],
 )
 def test_a_stack_held_by_another_run_is_said_with_the_mend(
     project: Project, reverted: Run, pid: int, sentence: str
