@@ -6,6 +6,7 @@ the test's own.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,21 @@ def test_the_cache_keeps_what_others_put_there_and_each_image_its_kernels(
     environment = engine.api.inspect_container(project.container)["Config"]["Env"]
     place = next(entry for entry in environment if entry.startswith("VLLM_CACHE_ROOT="))
     assert f"-{image_id.removeprefix('sha256:')[:12]}/vllm" in place
+
+
+def test_a_tag_that_has_moved_is_named_and_would_replace_the_container(
+    first: None, project: Project, engine: Any
+) -> None:
+    image = engine.images.get(FAKE_IMAGE)
+    dockerfile = io.BytesIO(f"FROM {FAKE_IMAGE}\nLABEL moved=yes".encode())
+    moved, _ = engine.images.build(fileobj=dockerfile, tag=FAKE_IMAGE)
+    try:
+        preview = project.pulumi("preview", "--refresh", "--diff")
+    finally:
+        image.tag(FAKE_IMAGE)
+        engine.images.remove(moved.id)
+    was, now = (one.id.removeprefix("sha256:")[:12] for one in (image, moved))
+    assert f"drift: image id: runs with {image.id}, declared {moved.id}" in preview.output
+    assert f"-{was}/vllm" in preview.output
+    assert f"-{now}/vllm" in preview.output, "it would take no kernels of the image before"
+    assert "docker:index/container:Container: (replace)" in preview.output
