@@ -5,8 +5,8 @@ from __future__ import annotations
 import pulumi
 import pulumi_docker as docker
 
+from engine.sections import Cache
 from engine.serving import CACHE_PATH
-from engine.settings import Cache
 
 
 class ModelCache(pulumi.ComponentResource):

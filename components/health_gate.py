@@ -20,7 +20,7 @@ from engine.gate import Failed, Gate, Interrupted
 from engine.memory_actual import actual_of
 from engine.metrics import read_metrics
 from engine.probe import Probe
-from engine.settings import Health
+from engine.sections import Health
 from engine.watch import ContainerState
 
 

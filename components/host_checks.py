@@ -16,7 +16,8 @@ from docker.errors import DockerException, NotFound
 from engine.host_memory import HostMemory, memory_held, read_meminfo
 from engine.limits import GIB
 from engine.problems import Problem
-from engine.settings import Endpoint, Settings
+from engine.sections import Endpoint
+from engine.settings import Settings
 from engine.tenants import Tenant, has_gpu, tenant
 from engine.unmodelled import Unmodelled
 

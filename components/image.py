@@ -5,7 +5,7 @@ from __future__ import annotations
 import pulumi
 import pulumi_docker as docker
 
-from engine.settings import Image
+from engine.sections import Image
 
 
 class EngineImage(pulumi.ComponentResource):

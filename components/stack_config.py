@@ -8,7 +8,8 @@ from pulumi.runtime.config import CONFIG
 from engine.plan_report import table
 from engine.problems import ConfigError
 from engine.review import Review, review
-from engine.settings import NAMESPACE, SECRETS, Settings
+from engine.sections import NAMESPACE
+from engine.settings import SECRETS, Settings
 
 
 def read_stack() -> tuple[Settings, Review]:

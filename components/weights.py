@@ -7,6 +7,7 @@ be started with HF_HUB_OFFLINE=1 and needs no network.
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -22,6 +23,10 @@ from engine.settings import Settings
 from in_image.checkpoint import kept_elsewhere
 
 _SCRIPTS = Path(__file__).parent.parent / "in_image"
+
+_FOR_THE_HUB = re.compile(r"(?i)HF_\w+|\w+_PROXY|SSL_CERT_\w+|\w+_CA_BUNDLE")
+"""Variables that name mirrors, proxies and their certificates. With the engine's own among them,
+every change of those would ask the hub for news."""
 
 
 class ModelWeights(pulumi.ComponentResource):
@@ -46,9 +51,9 @@ class ModelWeights(pulumi.ComponentResource):
         model = settings.model
         run = ["docker", "run", "--rm", "--interactive", "--entrypoint", "python3"]
         run += ["--volume", f"{cache.source}:{CACHE_PATH}", "--env", f"HF_HUB_CACHE={CACHE_PATH}"]
-        # Mirrors and proxies are named there.
         for name, value in settings.container.environment.items():
-            run += ["--env", f"{name}={value}"]
+            if _FOR_THE_HUB.fullmatch(name):
+                run += ["--env", f"{name}={value}"]
         revision = [model.revision] if model.revision is not None else []
         fetch = [*run, "--env", "HF_TOKEN", image.name, "-", model.id, *revision]
         self.fetch = shlex.join(fetch)

@@ -19,7 +19,8 @@ from datetime import datetime
 from typing import Any, Self
 
 from engine.redaction import redacted
-from engine.settings import NAMESPACE, SECRETS, Settings, as_value
+from engine.sections import NAMESPACE
+from engine.settings import SECRETS, Settings, as_value
 
 RESOURCE = "pulumi-python:dynamic/spark:LastGood"
 _HIDDEN = frozenset(f"{NAMESPACE}:{key}" for key in SECRETS)

@@ -7,7 +7,8 @@ import re
 from engine.flag_history import KNOWN
 from engine.flags import normalised, to_argv
 from engine.images import serve_command
-from engine.settings import LONGEST_START, Settings
+from engine.sections import LONGEST_START
+from engine.settings import Settings
 
 CACHE_PATH = "/root/.cache/huggingface"
 """Where every container of ours sees the cache; the place that the guide's users have filled."""

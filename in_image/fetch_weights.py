@@ -70,11 +70,17 @@ def main() -> None:
             check_room(cache, total - bytes_in(blobs))
             told = threading.Thread(target=tell, args=(model, blobs, total, over), daemon=True)
             told.start()
-        snapshot = snapshot_download(model, revision=revision, ignore_patterns=list(excluded))
+        # Asked again for every file, a hub that does not answer costs half a minute.
+        snapshot = snapshot_download(
+            model,
+            revision=revision,
+            ignore_patterns=list(excluded),
+            local_files_only=files is None,
+        )
     except LocalEntryNotFoundError as error:
+        hub = "does not answer" if files is None else f"does not give it: {error.__cause__}"
         stop(
-            f"{model} is not complete in the cache, and the hub does not give it: "
-            f"{error.__cause__}",
+            f"{model} is not complete in the cache, and the hub {hub}",
             "see the network; a mirror (HF_ENDPOINT) or a proxy goes into container.environment",
         )
     except OSError as error:

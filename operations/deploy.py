@@ -20,7 +20,8 @@ from bootstrap.local_parts import ensure_parts_of, ensure_pulumi
 from bootstrap.steps import ROOT, Unready, say
 from engine.last_good import NoWayBack
 from engine.problems import ConfigError
-from engine.settings import Cache, Settings, load_stack
+from engine.sections import Cache
+from engine.settings import Settings, load_stack
 from operations.pulumi_command import run_pulumi, run_up
 from operations.rollback import after_failed_up
 

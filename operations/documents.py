@@ -24,7 +24,8 @@ from engine.fit import problems_of
 from engine.images import NGC_VERSIONS
 from engine.memory_plan import MemoryPlan
 from engine.review import plan_of
-from engine.settings import NAMESPACE, Settings, load_stack
+from engine.sections import NAMESPACE
+from engine.settings import Settings, load_stack
 from operations import fit
 
 STACKS = ("spark", "qwen3-32b", "llama33-70b", "qwen3-vl-30b")

@@ -89,9 +89,13 @@ def test_secrets_are_in_the_environment_and_in_no_argument(deploy: Deploy) -> No
         assert "hf_token" not in text
 
 
-def test_mirrors_and_proxies_reach_the_fetch(deploy: Deploy) -> None:
-    local = deploy("local", container={"environment": {"HF_ENDPOINT": "http://mirror:8080"}})
-    assert "--env HF_ENDPOINT=http://mirror:8080 " in local.inputs(WEIGHTS, "weights")["create"]
+def test_mirrors_and_proxies_reach_the_fetch_and_the_engines_own_variables_do_not(
+    deploy: Deploy,
+) -> None:
+    told = {"HF_ENDPOINT": "http://mirror:8080", "https_proxy": "p:1", "VLLM_LOGGING_LEVEL": "INFO"}
+    fetch = deploy("local", container={"environment": told}).inputs(WEIGHTS, "weights")["create"]
+    assert "--env HF_ENDPOINT=http://mirror:8080 --env https_proxy=p:1 " in fetch
+    assert "VLLM_" not in fetch, "a changed level of logs is no reason to ask the hub for news"
 
 
 def test_parts_that_a_flag_takes_from_elsewhere_are_not_looked_for(deploy: Deploy) -> None:
