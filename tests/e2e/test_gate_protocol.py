@@ -93,3 +93,12 @@ def test_a_failed_gate_stops_the_container_and_speaks_without_a_traceback(
     state = engine.api.inspect_container(server["containerId"])["State"]
     assert not state["Running"], "a container that restarts for ever would keep the memory"
     assert not state["Restarting"]
+
+
+@pytest.mark.parametrize("server", ["exit-137"], indirect=True)
+def test_a_container_that_ended_by_itself_is_not_said_to_have_ignored_sigterm(
+    provider: GateProcess, server: Any
+) -> None:
+    with pytest.raises(grpc.RpcError) as failed:
+        provider.create(server)
+    assert "The container is stopped and kept" in failed.value.details()
