@@ -1,9 +1,9 @@
 # What a person runs. Each recipe makes what it needs; `make help` lists them.
 STACK ?= local
 PYTHON = .venv/bin/python
-SOURCES = __main__.py bootstrap components engine in_image offline operations tests
+SOURCES = __main__.py benchmarks bootstrap components engine in_image offline operations tests
 
-.PHONY: help up down rollback preview status caches logs stop restart fit diagnose env docs check test
+.PHONY: help up down rollback preview status caches logs stop restart fit diagnose env docs check test bench
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -60,6 +60,9 @@ test: check ## everything: what check does, then real Docker, real Pulumi, real 
 	@$(PYTHON) -m bootstrap
 	@.venv/bin/pytest -n 3 --dist loadfile -m "(docker or e2e) and not alone"
 	@.venv/bin/pytest -m alone
+
+bench: .venv/ready ## measure what docs/benchmarks.md tells: NAME=gate-delay; RUNS=n; RECORD=1
+	@$(PYTHON) -m benchmarks $(NAME) $(if $(RUNS),--runs $(RUNS)) $(if $(RECORD),--record)
 
 .venv/ready: requirements.txt
 	@echo "Python packages: installing requirements.txt into .venv"

@@ -22,6 +22,7 @@ class ContainerWatch:
     def __init__(self, container_id: str) -> None:
         self._id = container_id
         self._client = _client()
+        self._start: str | None = None
         self._changed = threading.Condition()
         self._stirred = False
         self._lines: list[str] = []
@@ -29,7 +30,10 @@ class ContainerWatch:
 
     def state(self) -> ContainerState | Gone | CouldNotAsk:
         """What `docker inspect` says of the container now."""
-        return _state(self._client, self._id)
+        state = _state(self._client, self._id)
+        if isinstance(state, ContainerState):
+            self._start = self._start or state.start
+        return state
 
     def follow(self) -> None:
         """Begin to read the log of the container's present start."""
@@ -59,15 +63,19 @@ class ContainerWatch:
 
     def stop(self) -> str:
         """Stop the container and keep it. What became of it, as the end of a sentence."""
-        before = self.state()
+        state = self.state()
+        same = isinstance(state, ContainerState) and state.running and state.start == self._start
+        # What Docker has started again meanwhile has nothing to end in order, and would not hear
+        # SIGTERM: a container's first process ignores it until it has a handler.
+        grace = STOP_SECONDS if same else 0
         try:
-            self._client().stop(self._id, timeout=STOP_SECONDS)
+            self._client().stop(self._id, timeout=grace)
             code = self._client().inspect_container(self._id)["State"]["ExitCode"]
         except NotFound:
             return "is gone"
         except (DockerException, RequestException) as error:
             return f"could not be stopped ({error})"
-        if code == KILLED and isinstance(before, ContainerState) and before.running:
+        if code == KILLED and grace:
             return f"did not end within {STOP_SECONDS} s of SIGTERM, was killed, and is kept"
         return "is stopped and kept"
 

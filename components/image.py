@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pulumi
 import pulumi_docker as docker
 
 from engine.sections import Image
+
+_NUMBERS = itertools.count(1)
+"""A program may have several servers, and a hook's name must be its own."""
 
 
 class EngineImage(pulumi.ComponentResource):
@@ -41,7 +46,7 @@ class EngineImage(pulumi.ComponentResource):
                 # 20 GB over a slow line; the plugin's own limit is 20 minutes.
                 custom_timeouts=pulumi.CustomTimeouts(create="2h"),
                 hooks=pulumi.ResourceHookBinding(
-                    on_error=[pulumi.ErrorHook("image-mend", self._say_mend)]
+                    on_error=[pulumi.ErrorHook(f"image-mend-{next(_NUMBERS)}", self._say_mend)]
                 ),
             ),
         )

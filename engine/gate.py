@@ -156,7 +156,7 @@ class Gate:
         self, seen: Failed, exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Failed:
         """The cause that the log tells; if it tells none, what was `seen`, and its last lines."""
-        if not self._watch.ended():
+        if self._lost is None and not self._watch.ended():
             self._watch.wait(LAST_WORDS_SECONDS)
         self._read()
         found = self._log.diagnosis(exit_code=exit_code, oom_killed=oom_killed)

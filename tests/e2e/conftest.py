@@ -11,16 +11,8 @@ import docker
 import pytest
 from docker.errors import ImageNotFound, NotFound
 
-from bootstrap.engine_image import IMAGE
-from tests.e2e.project import FAKE_IMAGE, GUIDE_IMAGE, ROOT, Project
-
-FAKE_DOCKERFILE = f"""
-FROM {IMAGE}
-COPY fake_engine.py logs /fake/
-COPY fake_vllm.py /fake/site/vllm.py
-ENV PYTHONPATH=/fake/site
-RUN printf '#!/bin/sh\\nexec python3 -u /fake/fake_engine.py "$@"\\n' > "$(command -v vllm)"
-"""
+from tests.e2e.fake_image import build_fake_image
+from tests.e2e.project import GUIDE_IMAGE, Project
 
 
 @pytest.fixture(scope="session")
@@ -32,17 +24,7 @@ def engine() -> docker.DockerClient:
 @pytest.fixture(scope="session")
 def fake_image(engine: docker.DockerClient) -> str:
     """The CPU engine's image with the fake engine for its `vllm`; all else in it is real."""
-    context = io.BytesIO()
-    with tarfile.open(fileobj=context, mode="w") as tar:
-        dockerfile = tarfile.TarInfo("Dockerfile")
-        dockerfile.size = len(FAKE_DOCKERFILE.encode())
-        tar.addfile(dockerfile, io.BytesIO(FAKE_DOCKERFILE.encode()))
-        tar.add(ROOT / "tests" / "fake_engine.py", "fake_engine.py")
-        tar.add(ROOT / "tests" / "fake_vllm.py", "fake_vllm.py")
-        tar.add(ROOT / "tests" / "data" / "logs", "logs")
-    context.seek(0)
-    engine.images.build(fileobj=context, custom_context=True, tag=FAKE_IMAGE, rm=True)
-    return FAKE_IMAGE
+    return build_fake_image(engine)
 
 
 @pytest.fixture(scope="module")

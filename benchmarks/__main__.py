@@ -1,0 +1,50 @@
+"""`python -m benchmarks [NAME ...]`: measure and print; all scenarios if none is named."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from types import ModuleType
+
+from benchmarks import crash, gate_cost, gate_delay, swap, unchanged, warm_caches
+from benchmarks.report import machine, record
+from bootstrap.local_parts import ensure_everything
+from bootstrap.steps import Unready
+
+SCENARIOS: dict[str, ModuleType] = {
+    "gate-delay": gate_delay,
+    "crash": crash,
+    "gate-cost": gate_cost,
+    "swap": swap,
+    "warm-caches": warm_caches,
+    "unchanged": unchanged,
+}
+
+
+def main() -> int:
+    """Exit code 0, or 1 if the machine cannot be made ready."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SCENARIOS))
+    parser.add_argument("--runs", type=int, help="how many of each, where not the default")
+    parser.add_argument("--record", action="store_true", help="put it into docs/benchmarks.md")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.names) - SCENARIOS.keys():
+        parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+    try:
+        ensure_everything()
+        for name in chosen.names or SCENARIOS:
+            scenario = SCENARIOS[name]
+            measured = scenario.measure(chosen.runs or scenario.RUNS)
+            text = f"{measured}\n\n{machine()}, {time.strftime('%Y-%m-%d')}."
+            print(f"\n{name}\n{text}", flush=True)
+            if chosen.record:
+                record(name, text)
+    except Unready as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

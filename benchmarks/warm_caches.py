@@ -1,0 +1,78 @@
+"""A restart with the compiled kernels of the last one, and without: the CPU engine, for real.
+
+The container is that of stack `local` with torch.compile on. Its compile caches lie in a volume of
+this benchmark's own, new for every cold start; the weights are there in both cases.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from datetime import datetime
+
+import docker
+
+from benchmarks.report import spread, table
+from bootstrap.steps import ROOT
+from engine.serving import CACHE_PATH, server_arguments, server_environment
+from engine.settings import Settings, load_stack
+from engine.start_log import Phase, StartLog
+
+RUNS = 3
+# With its AOT path on, vLLM 0.32 for the CPU compiles again in spite of a full cache.
+ENVIRONMENT = {"VLLM_USE_AOT_COMPILE": "0"}
+
+Seconds = dict[str, float]
+"""By phase, and `total`."""
+
+
+def measure(runs: int) -> str:
+    """A cold start and then a warm one, `runs` times."""
+    settings = load_stack(ROOT / "Pulumi.local.yaml")
+    volumes = docker.from_env().volumes
+    colds: list[Seconds] = []
+    warms: list[Seconds] = []
+    for run in range(runs):
+        kernels = volumes.create(f"vllm-spark-benchmark-{os.getpid()}-{run}")
+        try:
+            colds.append(_start(settings, str(kernels.name)))
+            warms.append(_start(settings, str(kernels.name)))
+        finally:
+            kernels.remove(force=True)
+    phases = [phase.value for phase in Phase if any(phase.value in start for start in colds)]
+    both = (colds, warms)
+    rows = [
+        [phase, *(spread([start.get(phase, 0.0) for start in starts], 1) for starts in both)]
+        for phase in (*phases, "total")
+    ]
+    return table([f"phase, {runs} runs each", "without, s", "with kept caches, s"], rows)
+
+
+def _start(settings: Settings, kernels: str) -> Seconds:
+    """What each phase of one start takes, by the log and the times that Docker gives its lines."""
+    engine = {key: value for key, value in settings.engine.items() if key != "enforce-eager"}
+    compiling = settings.model_copy(update={"engine": engine})
+    container = docker.from_env().containers.run(
+        settings.image.name,
+        server_arguments(compiling),
+        environment={**server_environment(compiling), **ENVIRONMENT},
+        volumes=[f"{settings.cache.source}:{CACHE_PATH}", f"{kernels}:{CACHE_PATH}/compiled"],
+        ipc_mode=settings.container.ipc,
+        detach=True,
+    )
+    try:
+        container.reload()
+        log, seconds = StartLog(), defaultdict[str, float](float)
+        began = since = datetime.fromisoformat(container.attrs["State"]["StartedAt"]).timestamp()
+        for line in container.logs(stream=True, follow=True, timestamps=True):
+            stamp, _, text = line.decode(errors="replace").partition(" ")
+            before = log.phase
+            if log.feed(text) is not None:
+                now = datetime.fromisoformat(stamp).timestamp()
+                seconds[before.value] += now - since
+                since = now
+            if log.phase is Phase.READY:
+                return {**seconds, "total": since - began}
+        raise RuntimeError(f"it did not start:\n{container.logs(tail=20).decode()}")
+    finally:
+        container.remove(force=True)

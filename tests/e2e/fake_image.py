@@ -1,0 +1,34 @@
+"""The CPU engine's image with the fake engine for its `vllm`; all else in it is real."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import docker
+
+from bootstrap.engine_image import IMAGE
+from tests.e2e.project import FAKE_IMAGE, ROOT
+
+DOCKERFILE = f"""
+FROM {IMAGE}
+COPY fake_engine.py logs /fake/
+COPY fake_vllm.py /fake/site/vllm.py
+ENV PYTHONPATH=/fake/site
+RUN printf '#!/bin/sh\\nexec python3 -u /fake/fake_engine.py "$@"\\n' > "$(command -v vllm)"
+"""
+
+
+def build_fake_image(engine: docker.DockerClient) -> str:
+    """Build FAKE_IMAGE, or find it built; its name."""
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        dockerfile = tarfile.TarInfo("Dockerfile")
+        dockerfile.size = len(DOCKERFILE.encode())
+        tar.addfile(dockerfile, io.BytesIO(DOCKERFILE.encode()))
+        tar.add(ROOT / "tests" / "fake_engine.py", "fake_engine.py")
+        tar.add(ROOT / "tests" / "fake_vllm.py", "fake_vllm.py")
+        tar.add(ROOT / "tests" / "data" / "logs", "logs")
+    context.seek(0)
+    engine.images.build(fileobj=context, custom_context=True, tag=FAKE_IMAGE, rm=True)
+    return FAKE_IMAGE

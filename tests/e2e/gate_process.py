@@ -1,0 +1,67 @@
+"""The health gate's provider in a process of its own, as the Pulumi engine starts and asks it."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import dill  # type: ignore[import-untyped]
+import grpc  # type: ignore[import-untyped]
+from google.protobuf.json_format import MessageToDict, ParseDict  # type: ignore[import-untyped]
+from google.protobuf.struct_pb2 import Struct  # type: ignore[import-untyped]
+from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
+
+from components.health_gate import HealthGateProvider
+
+ROOT = Path(__file__).resolve().parents[2]
+_PROVIDER = base64.b64encode(dill.dumps(HealthGateProvider())).decode()
+
+
+class GateProcess:
+    """A running provider. Calls raise grpc.RpcError, whose `details()` is what a person sees."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "pulumi.dynamic"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{int(self.process.stdout.readline())}")
+        self._stub = provider_pb2_grpc.ResourceProviderStub(self._channel)
+        self._stub.Configure(provider_pb2.ConfigureRequest())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+        self.process.terminate()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def create(self, properties: dict[str, Any]) -> dict[str, Any]:
+        """The outputs of a gate that was passed."""
+        request = provider_pb2.CreateRequest(properties=_struct(properties))
+        return dict(MessageToDict(self._stub.Create(request).properties))
+
+    def read(self, properties: dict[str, Any]) -> dict[str, Any]:
+        """What a refresh makes of these outputs."""
+        request = provider_pb2.ReadRequest(id="gate", properties=_struct(properties))
+        return dict(MessageToDict(self._stub.Read(request).properties))
+
+    def changes(self, olds: dict[str, Any], news: dict[str, Any]) -> bool:
+        """Whether the gate is asked again."""
+        request = provider_pb2.DiffRequest(id="gate", olds=_struct(olds), news=_struct(news))
+        response = self._stub.Diff(request)
+        assert not response.replaces, "a gate is asked again, never replaced"
+        return bool(response.changes == provider_pb2.DiffResponse.DIFF_SOME)
+
+
+def _struct(properties: dict[str, Any]) -> Any:
+    return ParseDict({"__provider": _PROVIDER, **properties}, Struct())

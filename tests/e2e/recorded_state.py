@@ -1,0 +1,66 @@
+"""Records what this version's program writes for a stack, for later versions to be held against.
+
+    .venv/bin/python -m tests.e2e.recorded_state
+
+writes tests/data/state/<version>.json (the state, as `pulumi stack export` gives it) and, beside
+it, the config that goes with it: stack `local` in its cache, with both secrets, served by the fake
+engine. The secrets are encrypted with the passphrase "test", and are none.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+import docker
+
+from tests.e2e.fake_image import build_fake_image
+from tests.e2e.project import ROOT, Project
+
+RECORDED = ROOT / "tests" / "data" / "state"
+STACK = "recorded"
+SECRETS = {"apiKey": "not-a-real-key", "huggingFaceToken": "hf_not-a-real-token"}
+
+
+def record(project: Project) -> None:
+    """Deploy, and keep state and config under the name of this version."""
+    project.configure_fake({})
+    for key, value in SECRETS.items():
+        _succeed(project, "config", "set", "--secret", f"vllm-spark:{key}", value)
+    _succeed(project, "up", "--yes")
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    RECORDED.mkdir(exist_ok=True)
+    state = json.loads(_succeed(project, "stack", "export"))
+    for resource in state["deployment"]["resources"]:
+        # Where on this machine the program's lines and Pulumi's are.
+        resource.pop("sourcePosition", None)
+        resource.pop("stackTrace", None)
+    (RECORDED / f"{version}.json").write_text(json.dumps(state, indent=1) + "\n")
+    shutil.copy(project.directory / f"Pulumi.{STACK}.yaml", RECORDED / f"{version}.yaml")
+
+
+def restore(project: Project, version: str) -> None:
+    """Make the project's stack that of the version."""
+    shutil.copy(RECORDED / f"{version}.yaml", project.directory / f"Pulumi.{project.stack}.yaml")
+    _succeed(project, "stack", "import", "--file", str(RECORDED / f"{version}.json"))
+
+
+def _succeed(project: Project, *arguments: str) -> str:
+    ended = project.pulumi(*arguments)
+    if ended.code != 0:
+        sys.exit(ended.output)
+    return ended.output
+
+
+if __name__ == "__main__":
+    build_fake_image(docker.from_env())
+    with tempfile.TemporaryDirectory() as directory:
+        recorder = Project(Path(directory), STACK)
+        try:
+            record(recorder)
+        finally:
+            recorder.pulumi("destroy", "--yes")
