@@ -103,7 +103,8 @@ def by_gate(gate: GateProcess, start: Start) -> Iterator[Waited]:
             gate.create(gate_properties(container))
             waited = Waited(container, True, "")
         except grpc.RpcError as error:
-            waited = Waited(container, False, _cause(error.details()))
+            noticed = gate.said("does not serve")
+            waited = Waited(container, False, _cause(error.details()), noticed)
         yield waited
     finally:
         container.remove(force=True)

@@ -74,6 +74,8 @@ def _pass(props: dict[str, Any]) -> dict[str, Any]:
             "  The container runs on; repeat the command to wait for it again."
         )
     if isinstance(verdict, Failed):
+        # At once: stopping the container may take a while, and the error comes when all is over.
+        print(f"{name} does not serve: {verdict.cause}; stopping it", flush=True)
         raise PlainError(_explain(name, verdict, watch.stop()))
     print(f"{name}: {props['model']} answered after {verdict.seconds:.1f} s", flush=True)
     return {

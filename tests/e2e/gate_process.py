@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import queue
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,9 +34,11 @@ class GateProcess:
             text=True,
         )
         assert self.process.stdout is not None
+        self._said: queue.SimpleQueue[tuple[float, str]] = queue.SimpleQueue()
         self._channel = grpc.insecure_channel(f"127.0.0.1:{int(self.process.stdout.readline())}")
         self._stub = provider_pb2_grpc.ResourceProviderStub(self._channel)
         self._stub.Configure(provider_pb2.ConfigureRequest())
+        threading.Thread(target=self._listen, daemon=True).start()
 
     def __enter__(self) -> Self:
         return self
@@ -44,6 +49,18 @@ class GateProcess:
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+    def said(self, text: str) -> float:
+        """When the next line with this text was printed, in seconds since 1970."""
+        while True:
+            at, line = self._said.get(timeout=30)
+            if text in line:
+                return at
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._said.put((time.time(), line))
 
     def create(self, properties: dict[str, Any]) -> dict[str, Any]:
         """The outputs of a gate that was passed."""
