@@ -22,7 +22,7 @@ from engine.last_good import NoWayBack
 from engine.problems import ConfigError
 from engine.sections import Cache
 from engine.settings import Settings, load_stack
-from operations.pulumi_command import run_pulumi, run_up
+from operations.pulumi_command import UP, run_pulumi
 from operations.rollback import after_failed_up
 
 
@@ -73,7 +73,7 @@ def _select(stack: str) -> int:
 
 def _up(stack: str, settings: Settings) -> int:
     """Deploy; when that fails, say how to go back, or go back where the config wants it."""
-    up = run_up(stack=stack)
+    up = run_pulumi(*UP, stack=stack)
     if up.code == 0 or up.locked:
         return up.code
     if up.interrupted:

@@ -16,9 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import docker
-from docker.errors import NotFound
-
 from bootstrap.steps import ROOT, Unready, say
 
 
@@ -55,15 +52,7 @@ def run_pulumi(*arguments: str, stack: str) -> Ended:
     return Ended(process.returncode, bool(interrupts), lock is not None)
 
 
-def run_up(*arguments: str, stack: str) -> Ended:
-    """`pulumi up`, and once more if a killed run has left a container in its way."""
-    up = run_pulumi(*_UP, *arguments, stack=stack)
-    if up.code == 0 or up.locked or up.interrupted or not _removed_half_made(stack):
-        return up
-    return run_pulumi(*_UP, *arguments, stack=stack)
-
-
-_UP = ("up", "--yes", "--skip-preview", "--refresh")
+UP = ("up", "--yes", "--skip-preview", "--refresh")
 
 
 def read_state(stack: str) -> dict[str, Any]:
@@ -79,34 +68,6 @@ def read_state(stack: str) -> dict[str, Any]:
         raise Unready(f"cannot read the state of stack {stack}: {exported.stderr.strip()}")
     deployment: dict[str, Any] = json.loads(exported.stdout)["deployment"]
     return deployment
-
-
-def _removed_half_made(stack: str) -> bool:
-    """Remove a container that a killed run made and could not write down any more.
-
-    The state tells: it was being created, and is not there. Docker would refuse another container
-    of that name for ever.
-    """
-    state = read_state(stack)
-    recorded = {resource.get("id") for resource in state.get("resources", [])}
-    removed = False
-    for operation in state.get("pending_operations") or ():
-        resource: dict[str, Any] = operation["resource"]
-        if (operation["type"], resource["type"]) != ("creating", _CONTAINER):
-            continue
-        name, api = resource["inputs"]["name"], docker.from_env().api
-        try:
-            if api.inspect_container(name)["Id"] in recorded:
-                continue
-            api.remove_container(name, force=True)
-        except NotFound:
-            continue
-        say(f"Container {name} was made by a run that was killed meanwhile: removed; once more.")
-        removed = True
-    return removed
-
-
-_CONTAINER = "docker:index/container:Container"
 
 
 _LOCKED = ("is currently locked by", "Another update is currently in progress")

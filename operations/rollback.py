@@ -29,7 +29,7 @@ from engine.last_good import (
 )
 from engine.probe import NotYet, Probe, Ready
 from engine.problems import ConfigError
-from operations.pulumi_command import read_state, run_up
+from operations.pulumi_command import UP, read_state, run_pulumi
 
 _NOTHING = "There is nothing to go back to: stack {stack} knows of no server that has answered."
 
@@ -72,7 +72,7 @@ def roll_back(stack: str) -> int:
     with tempfile.TemporaryDirectory() as directory:
         generated = Path(directory) / f"Pulumi.{stack}.yaml"
         generated.write_text(yaml.safe_dump(content))
-        up = run_up("--config-file", str(generated), stack=stack)
+        up = run_pulumi(*UP, "--config-file", str(generated), stack=stack)
     if up.code != 0:
         if not up.locked:
             say(f"The way back to {good} failed; its cause is above.")

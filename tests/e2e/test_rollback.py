@@ -248,27 +248,3 @@ def test_a_stack_held_by_another_run_is_said_with_the_mend(
     assert up.code != 0
     assert sentence in up.output
     assert f'eval "$(make -s env)" && pulumi cancel --yes --stack {project.stack}' in up.output
-
-
-def test_a_container_made_by_a_run_that_was_killed_is_replaced(
-    project: Project, reverted: Run
-) -> None:
-    configure(project, {})
-    file = project.directory / "state" / ".pulumi" / "stacks" / "vllm-spark"
-    file = file / f"{project.stack}.json"
-    state = json.loads(file.read_text())
-    resources = state["checkpoint"]["latest"]["resources"]
-    (container,) = [one for one in resources if "container:Container" in one["type"]]
-    gone = ("container:Container", "HealthGate", "LastGood")
-    state["checkpoint"]["latest"]["resources"] = [
-        one for one in resources if not one["type"].endswith(gone)
-    ]
-    # What the engine writes before it creates one, and has not taken back if it is killed then.
-    begun = {key: value for key, value in container.items() if key not in ("id", "outputs")}
-    pending = [{"resource": begun, "type": "creating"}]
-    state["checkpoint"]["latest"]["pending_operations"] = pending
-    file.write_text(json.dumps(state))
-    up = make(project, "up")
-    assert up.code == 0, up.output
-    assert "was made by a run that was killed meanwhile" in up.output
-    assert answers(project)

@@ -149,7 +149,7 @@ def test_a_name_that_is_taken_is_refused_in_the_daemons_words(
 def test_a_container_ends_by_itself_within_its_grace_and_is_killed_without_one(
     containers: Plugin, server: dict[str, Any], daemon: Any, grace: dict[str, Any], exit_code: str
 ) -> None:
-    script = "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done"
+    script = "trap 'sleep 2; exit 0' TERM; echo up; while :; do sleep 0.1; done"
     id, state = containers.create(**server | {"command": ["sh", "-c", script]} | grace)
     next(iter(daemon.logs(id, stream=True, follow=True)))
     containers.delete(id, state)

@@ -23,7 +23,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(rollback, "_image_id", lambda _name: "sha256:1111")
     monkeypatch.setattr(rollback, "_last_fetch", lambda _state: None)
     monkeypatch.setattr(rollback, "_read", lambda _stack: file)
-    monkeypatch.setattr(rollback, "run_up", lambda *_arguments, stack: pytest.fail(stack))
+    monkeypatch.setattr(rollback, "run_pulumi", lambda *_arguments, stack: pytest.fail(stack))
     return file
 
 
@@ -56,7 +56,7 @@ def test_without_the_key_of_the_config_nothing_is_reverted(
 def test_a_server_that_runs_and_does_not_answer_is_not_called_back(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(rollback, "run_up", lambda *_arguments, **_stack: Ended(0))
+    monkeypatch.setattr(rollback, "run_pulumi", lambda *_arguments, **_stack: Ended(0))
     assert rollback.roll_back("spark") == 1
     told = capsys.readouterr().err
     assert "runs, but does not answer" in told
