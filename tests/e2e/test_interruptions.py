@@ -22,6 +22,7 @@ from tests.e2e.project import UP, Project, Underway
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 
 LOADS_FOR_EVER = {"log": "/fake/30b_guide_warm.timed.jsonl", "speed": "100", "load": "60"}
+DYNAMIC_PROVIDER = b"pulumi.dynamic"
 LAST_PHASE = "starting the server"
 CANNOT_START = {"ulimits": {"nofile": 1 << 40}}
 """More than the kernel allows: Docker creates the container and cannot start it."""
@@ -56,13 +57,13 @@ def assert_recovers(project: Project, *, refresh: bool = True) -> None:
     assert unchanged.code == 0, unchanged.output
 
 
-def dynamic_providers(project: Project) -> list[int]:
-    """The processes that run this project's dynamic providers."""
+def processes(project: Project, program: bytes) -> list[int]:
+    """Those of this project that run a program of this name."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             here = (process / "cwd").readlink() == project.directory
-            if here and b"pulumi.dynamic" in (process / "cmdline").read_bytes():
+            if here and program in (process / "cmdline").read_bytes():
                 found.append(int(process.name))
     return found
 
@@ -86,12 +87,14 @@ def test_after_ctrl_c_the_next_up_recovers(project: Project) -> None:
 def test_after_the_cli_was_killed_its_lock_is_cancelled_and_the_next_up_recovers(
     waiting: Underway, project: Project
 ) -> None:
-    orphans = [os.pidfd_open(provider) for provider in dynamic_providers(project)]
+    orphans = [os.pidfd_open(provider) for provider in processes(project, DYNAMIC_PROVIDER)]
     waiting.process.kill()
     waiting.end()
     for orphan in orphans:
         ended, _, _ = select.select([orphan], [], [], 30)
         assert ended, "a gate that nobody waits for could stop the next server"
+    for program in processes(project, b"language-python"):
+        os.kill(program, signal.SIGTERM)  # Pulumi's own, which it leaves
     assert "locked" in project.up().output, "Pulumi cannot know that nobody holds it any more"
     assert project.pulumi("cancel", "--yes").code == 0
     assert_recovers(project)
@@ -100,7 +103,7 @@ def test_after_the_cli_was_killed_its_lock_is_cancelled_and_the_next_up_recovers
 def test_after_a_plugin_was_killed_the_next_up_recovers(
     waiting: Underway, project: Project
 ) -> None:
-    plugins = dynamic_providers(project)
+    plugins = processes(project, DYNAMIC_PROVIDER)
     assert plugins
     for plugin in plugins:
         os.kill(plugin, signal.SIGKILL)
