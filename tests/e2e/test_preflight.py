@@ -132,6 +132,27 @@ def test_a_revision_that_the_hub_does_not_have_changes_nothing(
     assert "vllm-spark:model.revision" in up.output
 
 
+@pytest.fixture
+def full_disk(engine: docker.DockerClient, project: Project) -> Iterator[str]:
+    """A volume of two megabytes."""
+    options = {"type": "tmpfs", "device": "tmpfs", "o": "size=2m"}
+    volume = engine.volumes.create(f"{project.container}-full", driver_opts=options)
+    yield str(volume.name)
+    volume.remove(force=True)
+
+
+def test_a_cache_on_a_full_disk_changes_nothing(
+    client: Poller, project: Project, hub: str, full_disk: str
+) -> None:
+    container = {**GPU, "environment": {"HF_ENDPOINT": hub}}
+    project.configure_fake({}, container=container, cache={"volume": full_disk})
+    up = project.up()
+    assert up.code != 0
+    assert "are free on the disk of the cache" in up.output
+    assert "or take another vllm-spark:cache" in up.output
+    assert "Traceback" not in up.output
+
+
 def test_a_takeover_stops_nobody_while_something_else_is_in_the_way(
     client: Poller, project: Project, tenant: Container, held_port: int
 ) -> None:
