@@ -118,7 +118,8 @@ def reverted(project: Project, went_back: tuple[str, Run]) -> Run:
     configure(project, {}, engine={"max-model-len": 2048, "max-num-seqs": 16})
     newer = project.up()
     assert newer.code == 0, newer.output
-    configure(project, BROKEN, health={"revertOnFailure": True})
+    refetched = {"environment": {"HF_HUB_DOWNLOAD_TIMEOUT": "9"}}
+    configure(project, BROKEN, health={"revertOnFailure": True}, container=refetched)
     return make(project, "up")
 
 
