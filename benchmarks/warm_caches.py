@@ -14,7 +14,7 @@ import docker
 
 from benchmarks.report import spread, table
 from bootstrap.steps import ROOT
-from engine.serving import CACHE_PATH, server_arguments, server_environment
+from engine.serving import CACHE_PATH, compile_caches, server_command, server_environment
 from engine.settings import Settings, load_stack
 from engine.start_log import Phase, StartLog
 
@@ -52,10 +52,12 @@ def _start(settings: Settings, kernels: str) -> Seconds:
     """What each phase of one start takes, by the log and the times that Docker gives its lines."""
     engine = {key: value for key, value in settings.engine.items() if key != "enforce-eager"}
     compiling = settings.model_copy(update={"engine": engine})
-    container = docker.from_env().containers.run(
+    client = docker.from_env()
+    caches = compile_caches(compiling, str(client.images.get(settings.image.name).id))
+    container = client.containers.run(
         settings.image.name,
-        server_arguments(compiling),
-        environment={**server_environment(compiling), **ENVIRONMENT},
+        server_command(compiling),
+        environment={**server_environment(compiling), **caches, **ENVIRONMENT},
         volumes=[f"{settings.cache.source}:{CACHE_PATH}", f"{kernels}:{CACHE_PATH}/compiled"],
         ipc_mode=settings.container.ipc,
         detach=True,
