@@ -54,25 +54,31 @@ class ModelWeights(pulumi.ComponentResource):
         for name, value in settings.container.environment.items():
             if _FOR_THE_HUB.fullmatch(name):
                 run += ["--env", f"{name}={value}"]
-        revision = [model.revision] if model.revision is not None else []
-        fetch = [*run, "--env", "HF_TOKEN", image.name, "-", model.id, *revision]
-        self.fetch = shlex.join(fetch)
-        fetched = command.local.Command(
-            resource_name,
-            create=self.fetch,
-            stdin=(_SCRIPTS / "fetch_weights.py").read_text(),
-            # The token travels in the environment: an argument would be in every process list.
-            environment={"HF_TOKEN": token} if token is not None else {},
-            logging=command.local.Logging.STDERR,
-            triggers=[cache.source],
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                depends_on=[image, cache],
-                custom_timeouts=pulumi.CustomTimeouts(create="12h", update="12h"),
-            ),
-        )
+        fetch = [*run, "--env", "HF_TOKEN", image.name, "-"]
+
+        def fetched(
+            name: str, repository: list[str], after: list[pulumi.Resource]
+        ) -> command.local.Command:
+            return command.local.Command(
+                name,
+                create=shlex.join([*fetch, *repository]),
+                stdin=(_SCRIPTS / "fetch_weights.py").read_text(),
+                # The token travels in the environment: an argument would be in every process list.
+                environment={"HF_TOKEN": token} if token is not None else {},
+                logging=command.local.Logging.STDERR,
+                triggers=[cache.source],
+                opts=pulumi.ResourceOptions(
+                    parent=self,
+                    depends_on=after,
+                    custom_timeouts=pulumi.CustomTimeouts(create="12h", update="12h"),
+                ),
+            )
+
+        repository = [model.id, *([model.revision] if model.revision is not None else [])]
+        self.fetch = shlex.join([*fetch, *repository])
+        own = fetched(resource_name, repository, [image, cache])
         # Secret only because the token went in beside it.
-        self.commit: pulumi.Output[str] = pulumi.Output.unsecret(fetched.stdout)
+        self.commit: pulumi.Output[str] = pulumi.Output.unsecret(own.stdout)
         look = shlex.join([*run, image.name, "-", CACHE_PATH, model.id])
         flags = normalised(settings.engine)
         without = "".join(f" --without {part}" for part in kept_elsewhere(flags))
@@ -84,21 +90,8 @@ class ModelWeights(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         for other in besides_the_model(settings):
-            revision = [other.revision] if other.revision is not None else []
-            without_weights = [] if other.weights else ["--without-weights"]
-            fetch = [*run, "--env", "HF_TOKEN", image.name, "-", other.id, *revision]
-            command.local.Command(
-                f"{resource_name}-{other.id.replace('/', '-')}",
-                create=shlex.join([*fetch, *without_weights]),
-                stdin=(_SCRIPTS / "fetch_weights.py").read_text(),
-                environment={"HF_TOKEN": token} if token is not None else {},
-                logging=command.local.Logging.STDERR,
-                triggers=[cache.source],
-                opts=pulumi.ResourceOptions(
-                    parent=self,
-                    # One after the other: each looks for room on the same disk.
-                    depends_on=[fetched],
-                    custom_timeouts=pulumi.CustomTimeouts(create="12h", update="12h"),
-                ),
-            )
+            repository = [other.id, *([other.revision] if other.revision is not None else [])]
+            repository += [] if other.weights else ["--without-weights"]
+            # One after the other: each looks for room on the same disk.
+            fetched(f"{resource_name}-{other.id.replace('/', '-')}", repository, [own])
         self.register_outputs({"commit": self.commit})

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
 import yaml
 
-from tests.e2e.project import ROOT, Run
+from tests.e2e.project import ROOT, Run, free_port
 
 
 class Checkout:
@@ -31,9 +30,7 @@ class Checkout:
             "PULUMI_CONFIG_PASSPHRASE": "test",
             "STACK": "local",
         }
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
 
     def change(self, stack: str, **keys: object) -> None:
         """Replace keys of a stack's config."""

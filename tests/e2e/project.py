@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,15 @@ class Run:
 
     code: int
     output: str
+
+
+def free_port() -> int:
+    """A port that stays free while a server is stopped: none of those that clients are given."""
+    for port in random.sample(range(20000, 32000), 100):
+        with socket.socket() as trial, suppress(OSError):
+            trial.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
 
 
 class Underway:
@@ -86,9 +97,7 @@ class Project:
                 shutil.copy(source, directory / name)
         (directory / "state").mkdir()
         (directory / ".venv").symlink_to(ROOT / ".venv")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.container = f"vllm-{stack}-{self.port}"
 
     def configure(self, base: str = "local", /, **keys: Any) -> None:
