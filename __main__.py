@@ -1,5 +1,7 @@
 """Serves one LLM with vLLM, as the selected stack's config says: `pulumi up --stack spark`."""
 
+import signal
+
 import pulumi
 
 from components.announcement import announce
@@ -8,6 +10,10 @@ from components.vllm_server import VllmServer
 from engine.flags import normalised
 from engine.memory_actual import compared
 from engine.plan_report import output_of
+
+# When an update has failed, Pulumi (3.259) ends this program with SIGINT. Python's own answer to it
+# would wait for calls that the engine has left open, until it is killed 5 s later.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 settings, review = read_stack()
 server = VllmServer(

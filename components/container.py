@@ -7,7 +7,6 @@ import pulumi_docker as docker
 
 from components.cache import ModelCache
 from components.image import EngineImage
-from components.room import room_hook
 from engine.serving import (
     TOKEN_VARIABLES,
     compile_caches,
@@ -84,10 +83,22 @@ class EngineContainer(pulumi.ComponentResource):
                 # replacements only.
                 replace_on_changes=["start"],
                 delete_before_replace=True,
-                hooks=pulumi.ResourceHookBinding(before_create=[room_hook(name, settings)]),
+                hooks=pulumi.ResourceHookBinding(before_create=[_room_hook(name, settings)]),
             ),
         )
         self.register_outputs({"name": name, "id": self.container.id})
+
+
+def _room_hook(name: str, settings: Settings) -> pulumi.ResourceHook:
+    stack = pulumi.get_stack()
+
+    async def room(_args: pulumi.ResourceHookArgs) -> None:
+        # Here, because it loads the Docker client, and a preview never runs it.
+        from components.room import make_room
+
+        await make_room(name, stack, settings)
+
+    return pulumi.ResourceHook(f"{name}-room", room)
 
 
 def _compile_cache(settings: Settings, image: EngineImage, name: str) -> pulumi.Output[str]:

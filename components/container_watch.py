@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -34,6 +35,26 @@ class ContainerWatch:
         if isinstance(state, ContainerState):
             self._start = self._start or state.start
         return state
+
+    def end_of(self, start: str) -> ContainerState | None:
+        """How that start ended, of a container that runs again; None if Docker does not know.
+
+        `docker inspect` knows the present start only; Docker keeps its last 256 events.
+        """
+        began = datetime.fromisoformat(start).timestamp()
+        filters = {"container": self._id, "event": ["oom", "die"]}
+        oom_killed = False
+        with suppress(DockerException, RequestException):
+            for event in self._client().events(
+                since=int(began), until=int(time.time()) + 1, filters=filters, decode=True
+            ):
+                if event["timeNano"] < began * 1e9:
+                    continue
+                if event["Action"] == "die":
+                    code = int(event["Actor"]["Attributes"]["exitCode"])
+                    return ContainerState(False, start, code, oom_killed)
+                oom_killed = True
+        return None
 
     def follow(self) -> None:
         """Begin to read the log of the container's present start."""
@@ -110,6 +131,12 @@ class ContainerWatch:
                     self._stir()
         except (DockerException, RequestException):
             pass
+
+
+def still_runs(container_id: str, start: str | None) -> bool:
+    """Whether the container runs, and has not been started again since `start`."""
+    state = ContainerWatch(container_id).state()
+    return isinstance(state, ContainerState) and state.running and state.start == start
 
 
 Client = Callable[[], docker.APIClient]

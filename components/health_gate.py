@@ -3,25 +3,21 @@
 A dynamic provider, in an importable module because the state holds a reference to this module's
 name, and only with a name does an edit of the code below make no difference to a stack. The
 resource does not exist anywhere: what it records is that one start of one container has answered.
+
+Every preview loads this module, in the program and in the provider's process, to find that nothing
+is to do. What waits and asks (gate_wait.py) is imported when there is something to do.
 """
 
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
-from components import interruption
-from components.container_watch import ContainerWatch
-from components.plain_errors import PlainError
-from engine.gate import Failed, Gate, Interrupted
-from engine.memory_actual import actual_of
-from engine.metrics import read_metrics
-from engine.probe import Probe
-from engine.sections import Health
-from engine.watch import ContainerState
+if TYPE_CHECKING:
+    from engine.sections import Health
 
 
 class HealthGateProvider(ResourceProvider):
@@ -31,11 +27,11 @@ class HealthGateProvider(ResourceProvider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Wait for the model. PlainError leaves no resource behind, so the next up tries again."""
-        return CreateResult(id_=f"gate-{uuid.uuid4().hex[:8]}", outs=_pass(props))
+        return CreateResult(id_=f"gate-{uuid.uuid4().hex[:8]}", outs=_answered(props))
 
     def update(self, _id: str, _olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
         """Wait again: another container, another start, or an answer that is no longer true."""
-        return UpdateResult(outs=_pass(props))
+        return UpdateResult(outs=_answered(props))
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         """Changed if a question changed, or if the recorded answer is no longer true."""
@@ -44,60 +40,16 @@ class HealthGateProvider(ResourceProvider):
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """On refresh: is the start that answered still the one that runs?"""
-        state = ContainerWatch(props["containerId"]).state()
-        healthy = (
-            isinstance(state, ContainerState)
-            and state.running
-            and state.start == props.get("startedAt")
-        )
+        from components.container_watch import still_runs
+
+        healthy = still_runs(props["containerId"], props.get("startedAt"))
         return ReadResult(id_, {**props, "healthy": healthy})
 
 
-def _pass(props: dict[str, Any]) -> dict[str, Any]:
-    """The resource's outputs once the model has answered; PlainError if it did not."""
-    name, url = str(props["containerName"]), str(props["url"])
-    watch = ContainerWatch(str(props["containerId"]))
-    watch.follow()
-    gate = Gate(
-        watch,
-        Probe(url, str(props["model"]), props.get("apiKey")),
-        lambda line: print(f"{name}: {line}", flush=True),
-        timeout_seconds=float(props["timeoutSeconds"]),
-        stall_seconds=float(props["stallSeconds"]),
-        interrupted=interruption.interrupted,
-    )
-    interruption.listen()
-    verdict = gate.run()
-    if isinstance(verdict, Interrupted):
-        raise PlainError(
-            f"the wait for {name} was interrupted ({verdict.doing})\n"
-            "  The container runs on; repeat the command to wait for it again."
-        )
-    if isinstance(verdict, Failed):
-        # At once: stopping the container may take a while, and the error comes when all is over.
-        print(f"{name} does not serve: {verdict.cause}; stopping it", flush=True)
-        raise PlainError(_explain(name, verdict, watch.stop()))
-    print(f"{name}: {props['model']} answered after {verdict.seconds:.1f} s", flush=True)
-    return {
-        **props,
-        "healthy": True,
-        "startedAt": verdict.start,
-        "readySeconds": round(verdict.seconds, 1),
-        "answerSeconds": round(verdict.answer.seconds, 3),
-        "answerTokens": verdict.answer.tokens,
-        "memoryActual": actual_of(verdict.facts, read_metrics(url)),
-    }
+def _answered(props: dict[str, Any]) -> dict[str, Any]:
+    from components.gate_wait import wait_for_answer
 
-
-def _explain(name: str, failed: Failed, container: str) -> str:
-    """What a person reads when the gate fails; `container` says what became of it."""
-    evidence = "".join(f"\n    | {line}" for line in failed.evidence)
-    return (
-        f"{name} does not serve\n"
-        f"  cause: {failed.cause}\n"
-        f"  mend:  {failed.mend}{evidence}\n"
-        f"  The container {container}; `docker logs {name}` shows all of its log."
-    )
+    return wait_for_answer(props)
 
 
 class HealthGate(pulumi.dynamic.Resource, module="spark", name="HealthGate"):

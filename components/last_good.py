@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
 from pulumi.runtime.config import CONFIG
 
-from components.health_gate import HealthGate
-from components.image import EngineImage
-from components.weights import ModelWeights
-from engine.last_good import without_secrets
+if TYPE_CHECKING:
+    from components.health_gate import HealthGate
+    from components.image import EngineImage
+    from components.weights import ModelWeights
 
 
 class LastGoodProvider(ResourceProvider):
@@ -69,6 +69,9 @@ class LastGood(pulumi.dynamic.Resource, module="spark", name="LastGood"):
             ("config", "secrets", "imageId", "imageDigest", "commit", "fetch", "containerId")
         )
         if gate is not None and weights is not None:
+            # Here, so that the provider's process does not load it to compare two records.
+            from engine.last_good import without_secrets
+
             secret = {key for key in CONFIG.get() if pulumi.runtime.is_config_secret(key)}
             recorded = {
                 "config": json.dumps(without_secrets(CONFIG.get(), secret), sort_keys=True),

@@ -1,8 +1,8 @@
 """The moment between two servers: the old container is gone, the new one is not made yet.
 
-A `before_create` hook runs just then (Pulumi runs it for a first container as well). What the old
-server held comes back some seconds after its container is gone, and a vLLM that starts earlier
-finds too little memory free and ends.
+The container's `before_create` hook runs just then (Pulumi runs it for a first container as well).
+What the old server held comes back some seconds after its container is gone, and a vLLM that starts
+earlier finds too little memory free and ends.
 """
 
 from __future__ import annotations
@@ -26,19 +26,14 @@ PROGRESS_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
 
 
-def room_hook(name: str, settings: Settings) -> pulumi.ResourceHook:
-    """The hook that waits until there is room for the container `name`."""
-    stack = pulumi.get_stack()
-
-    async def room(_args: pulumi.ResourceHookArgs) -> None:
-        try:
-            await asyncio.to_thread(_clear_name, name, stack)
-            if settings.state == "running":
-                await _wait_for_memory(name, settings)
-        except DockerException as error:
-            raise PlainError(f"no Docker engine answers: {error}\n  mend: start it") from None
-
-    return pulumi.ResourceHook(f"{name}-room", room)
+async def make_room(name: str, stack: str, settings: Settings) -> None:
+    """Return when there is room for the container `name`. PlainError if there will be none."""
+    try:
+        await asyncio.to_thread(_clear_name, name, stack)
+        if settings.state == "running":
+            await _wait_for_memory(name, settings)
+    except DockerException as error:
+        raise PlainError(f"no Docker engine answers: {error}\n  mend: start it") from None
 
 
 def _clear_name(name: str, stack: str) -> None:

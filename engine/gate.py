@@ -193,7 +193,10 @@ class Gate:
                 "repeat the command",
             )
         if state.start != self._start:
-            return self._explained(self._unknown("the container ended and was started again"))
+            ended = self._watch.end_of(self._start)
+            if ended is None:
+                return self._explained(self._unknown("the container ended and was started again"))
+            state = ended
         if state.error:
             cause = f"the container could not be started: {state.error}"
             return Failed(cause, "see the words of the Docker engine above")

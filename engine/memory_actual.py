@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from engine.memory_plan import MemoryPlan
-from engine.metrics import EngineMetrics
 from engine.plan_report import output_of
-from engine.start_log import StartFacts
 from engine.unmodelled import Unmodelled
+
+if TYPE_CHECKING:  # every preview loads this module, and none asks a server or reads a log
+    from engine.metrics import EngineMetrics
+    from engine.start_log import StartFacts
 
 
 def actual_of(facts: StartFacts, metrics: EngineMetrics | None) -> dict[str, float]:

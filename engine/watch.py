@@ -39,6 +39,9 @@ class Watch(Protocol):
     def state(self) -> ContainerState | Gone | CouldNotAsk:
         """Ask the Docker engine now."""
 
+    def end_of(self, start: str) -> ContainerState | None:
+        """How that start ended, of a container that runs again; None if Docker does not know."""
+
     def lines(self) -> list[str]:
         """The log lines that came since the last call."""
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import docker
 import pytest
-from docker.errors import ImageNotFound, NotFound
+from docker.errors import NotFound
 
 from tests.e2e.fake_image import build_fake_image
 from tests.e2e.project import GUIDE_IMAGE, Project
+
+STAND_IN = "vllm-spark.stand-in"
+"""The label of an image that stands for one which cannot be pulled here."""
 
 
 @pytest.fixture(scope="session")
@@ -34,18 +40,19 @@ def guide_image(engine: docker.DockerClient) -> Iterator[None]:
     NVIDIA's image has an entrypoint that a container must keep. An empty one is enough to create
     containers from; it does not show that the pull works.
     """
-    try:
-        engine.images.get(GUIDE_IMAGE)
-    except ImageNotFound:
-        empty = io.BytesIO()
-        tarfile.open(fileobj=empty, mode="w").close()
-        entrypoint = 'ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh"]'
-        repository, tag = GUIDE_IMAGE.split(":")
-        engine.api.import_image_from_data(empty.getvalue(), repository, tag, changes=[entrypoint])
+    with (Path(tempfile.gettempdir()) / "vllm-spark-guide-image").open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        if not engine.images.list(GUIDE_IMAGE):
+            empty = io.BytesIO()
+            tarfile.open(fileobj=empty, mode="w").close()
+            changes = ['ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh"]', f"LABEL {STAND_IN}=yes"]
+            name, tag = GUIDE_IMAGE.split(":")
+            engine.api.import_image_from_data(empty.getvalue(), name, tag, changes=changes)
         yield
-        engine.images.remove(GUIDE_IMAGE)
-    else:
-        yield
+        with suppress(BlockingIOError):  # tests of another process use it still
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for _ in engine.images.list(GUIDE_IMAGE, filters={"label": STAND_IN}):
+                engine.images.remove(GUIDE_IMAGE)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import requests
 import yaml
 
 from bootstrap.environment import exports
@@ -26,6 +27,10 @@ PROGRAM = ("Pulumi.yaml", "__main__.py", "components", "engine", "in_image", "mo
 
 UP = ("up", "--yes", "--skip-preview", "--refresh")
 """As `make up` calls it."""
+
+LOADS_LONG = {"log": "/fake/30b_guide_warm.timed.jsonl", "speed": "100", "load": "60"}
+LOADS_LONG_PHASE = "starting the server"
+"""Switches of a fake engine that stays in a phase of its start, and how the gate calls that."""
 
 GUIDE_IMAGE = "nvcr.io/nvidia/vllm:25.09-py3"
 """The image of stack `spark`; the fixture `guide_image` leaves one of this name."""
@@ -156,3 +161,18 @@ class Project:
     def outputs(self) -> dict[str, Any]:
         outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json").output)
         return outputs
+
+    def answers(self) -> bool:
+        """Whether the server answers a completion now."""
+        outputs = self.outputs()
+        url = f"{outputs['url']}/completions"
+        asked: dict[str, Any] = {"model": outputs["model"], "prompt": "Hello"}
+        return requests.post(url, json=asked, timeout=10).status_code == 200
+
+
+def assert_comes_up(project: Project, command: tuple[str, ...] = UP) -> None:
+    """The right config and one `up` are enough: nobody has to edit the state."""
+    project.configure_fake({})
+    up = project.pulumi(*command)
+    assert up.code == 0, up.output
+    assert project.answers()

@@ -1,4 +1,7 @@
-"""A Docker engine that dies while a server starts. It takes every container of the machine down."""
+"""A Docker engine that dies while a server starts, alone or with all else.
+
+It takes every container of the machine down.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,18 @@ import select
 import signal
 from pathlib import Path
 
+import docker
 import pytest
 
 from bootstrap.docker_engine import ensure_docker
-from tests.e2e.project import UP, Project
+from tests.e2e.project import (
+    LOADS_LONG,
+    LOADS_LONG_PHASE,
+    UP,
+    Project,
+    Underway,
+    assert_comes_up,
+)
 
 SYSTEMD = Path("/run/systemd/system")
 PID_FILE = Path("/var/run/docker.pid")
@@ -23,25 +34,44 @@ pytestmark = [
 ]
 
 
-def test_a_docker_engine_that_dies_meanwhile_is_blamed_and_not_the_server(project: Project) -> None:
-    project.configure_fake(
-        {"log": "/fake/30b_guide_warm.timed.jsonl", "speed": "100", "load": "60"}
-    )
+@pytest.fixture
+def waiting(project: Project) -> Underway:
+    """An `up` whose gate waits for a start that takes long."""
+    project.configure_fake(LOADS_LONG)
     up = project.begin(*UP)
-    up.until("starting the server")
-    pid = int(PID_FILE.read_text())
-    daemon = os.pidfd_open(pid)
+    up.until(LOADS_LONG_PHASE)
+    return up
+
+
+def kill(pid: int) -> None:
+    """End a process that is not a child of ours, and wait for its end."""
+    process = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
-    select.select([daemon], [], [])
-    up.until("cannot ask Docker")
+    select.select([process], [], [])
+
+
+def test_a_docker_engine_that_dies_meanwhile_is_blamed_and_not_the_server(
+    waiting: Underway, project: Project
+) -> None:
+    kill(int(PID_FILE.read_text()))
+    waiting.until("cannot ask Docker")
     ensure_docker()
-    ended = up.end()
+    ended = waiting.end()
     assert ended.code != 0
     assert "the Docker engine was restarted while the server started, and ended it" in ended.output
     assert "Traceback" not in ended.output
+    assert_comes_up(project)
 
 
-def test_the_next_up_recovers(project: Project) -> None:
-    project.configure_fake({})
-    up = project.up()
-    assert up.code == 0, up.output
+def test_after_a_power_cut_the_state_is_unlocked_and_the_next_up_recovers(
+    waiting: Underway, project: Project, engine: docker.DockerClient
+) -> None:
+    server = engine.api.inspect_container(project.container)["State"]["Pid"]
+    os.killpg(waiting.process.pid, signal.SIGKILL)
+    kill(int(PID_FILE.read_text()))
+    kill(server)
+    waiting.end()
+    ensure_docker()
+    assert "pulumi cancel" in project.up().output, "Pulumi cannot know that nobody holds its lock"
+    assert project.pulumi("cancel", "--yes").code == 0
+    assert_comes_up(project)

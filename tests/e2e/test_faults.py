@@ -13,7 +13,7 @@ from typing import Any
 import docker
 import pytest
 
-from tests.e2e.project import UP, Project, Run, Underway
+from tests.e2e.project import LOADS_LONG, LOADS_LONG_PHASE, UP, Project, Run, assert_comes_up
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 
@@ -77,7 +77,7 @@ def container(engine: docker.DockerClient, project: Project) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_a_fault_is_told_and_its_container_is_stopped_and_kept(
+def test_a_fault_is_told_its_container_stopped_and_kept_and_a_corrected_config_comes_up(
     fault: Fault, project: Project, engine: docker.DockerClient
 ) -> None:
     project.configure_fake(fault.switches, **fault.config)
@@ -88,30 +88,20 @@ def test_a_fault_is_told_and_its_container_is_stopped_and_kept(
     state = container(engine, project)["State"]
     assert not state["Running"]
     assert not state["Restarting"], "it would keep the memory that the next start needs"
-
-
-@pytest.fixture
-def waiting(project: Project) -> Underway:
-    """An `up` whose gate waits for a start that takes for ever."""
-    project.configure_fake(LOADS_FOR_EVER)
-    up = project.begin(*UP)
-    up.until("HealthGate health creating")
-    return up
+    assert_comes_up(project)
 
 
 def test_a_container_that_is_removed_meanwhile_is_told(
-    waiting: Underway, project: Project, engine: docker.DockerClient
+    project: Project, engine: docker.DockerClient
 ) -> None:
+    project.configure_fake(LOADS_LONG)
+    up = project.begin(*UP)
+    up.until(LOADS_LONG_PHASE)
     engine.api.remove_container(project.container, force=True)
-    ended = waiting.end()
+    ended = up.end()
     assert_failed(ended)
     assert "the container was removed" in ended.output, ended.output
-
-
-def test_with_the_right_config_it_comes_up(project: Project) -> None:
-    project.configure_fake({})
-    up = project.up()
-    assert up.code == 0, up.output
+    assert_comes_up(project)
 
 
 def assert_failed(up: Run) -> None:

@@ -11,19 +11,23 @@ import select
 import signal
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import docker
 import pytest
-import requests
 
-from tests.e2e.project import UP, Project, Underway
+from tests.e2e.project import (
+    LOADS_LONG,
+    LOADS_LONG_PHASE,
+    UP,
+    Project,
+    Underway,
+    assert_comes_up,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 
-LOADS_FOR_EVER = {"log": "/fake/30b_guide_warm.timed.jsonl", "speed": "100", "load": "60"}
+UNREFRESHED_UP = ("up", "--yes", "--skip-preview")
 DYNAMIC_PROVIDER = b"pulumi.dynamic"
-LAST_PHASE = "starting the server"
 CANNOT_START = {"ulimits": {"nofile": 1 << 40}}
 """More than the kernel allows: Docker creates the container and cannot start it."""
 
@@ -31,9 +35,9 @@ CANNOT_START = {"ulimits": {"nofile": 1 << 40}}
 @pytest.fixture
 def waiting(project: Project) -> Underway:
     """An `up` whose gate waits for a start that takes for ever."""
-    project.configure_fake(LOADS_FOR_EVER)
+    project.configure_fake(LOADS_LONG)
     up = project.begin(*UP)
-    up.until(LAST_PHASE)
+    up.until(LOADS_LONG_PHASE)
     return up
 
 
@@ -41,18 +45,8 @@ def status(engine: docker.DockerClient, project: Project) -> str:
     return str(engine.api.inspect_container(project.container)["State"]["Status"])
 
 
-def answers(project: Project) -> bool:
-    url = f"http://127.0.0.1:{project.port}/v1/completions"
-    asked: dict[str, Any] = {"model": project.outputs()["model"], "prompt": "Hello"}
-    return requests.post(url, json=asked, timeout=10).status_code == 200
-
-
-def assert_recovers(project: Project, *, refresh: bool = True) -> None:
-    """The right config and one `up` are enough: nobody has to edit the state."""
-    project.configure_fake({})
-    up = project.up() if refresh else project.pulumi("up", "--yes", "--skip-preview")
-    assert up.code == 0, up.output
-    assert answers(project)
+def assert_recovers(project: Project, command: tuple[str, ...] = UP) -> None:
+    assert_comes_up(project, command)
     unchanged = project.pulumi("preview", "--expect-no-changes", "--diff")
     assert unchanged.code == 0, unchanged.output
 
@@ -134,7 +128,7 @@ def test_a_container_that_cannot_start_fails_the_up_and_the_next_one_too(
 ) -> None:
     project.configure_fake({}, container=CANNOT_START)
     assert project.up().code != 0
-    again = project.pulumi("up", "--yes", "--skip-preview")
+    again = project.pulumi(*UNREFRESHED_UP)
     assert again.code != 0, f"green with nothing running:\n{again.output}"
     assert "Traceback" not in again.output
     assert status(engine, project) != "running"
@@ -143,7 +137,7 @@ def test_a_container_that_cannot_start_fails_the_up_and_the_next_one_too(
 def test_a_failed_replacement_that_is_taken_back_brings_the_old_server_back(
     project: Project,
 ) -> None:
-    assert_recovers(project, refresh=False)
+    assert_recovers(project, UNREFRESHED_UP)
 
 
 def test_a_failed_gate_whose_config_is_taken_back_brings_the_old_server_back(
@@ -151,4 +145,4 @@ def test_a_failed_gate_whose_config_is_taken_back_brings_the_old_server_back(
 ) -> None:
     project.configure_fake({"fault": "exit-1"})
     assert project.up().code != 0
-    assert_recovers(project, refresh=False)
+    assert_recovers(project, UNREFRESHED_UP)

@@ -33,6 +33,12 @@ def tell_engine(engine: docker.DockerClient, project: Project, signal: int) -> N
     assert told.exit_code == 0, told.output
 
 
+def assert_comes_up(project: Project) -> None:
+    project.configure(engine=ENGINE)
+    up = project.up()
+    assert up.code == 0, up.output
+
+
 def test_a_kv_cache_that_is_too_small_is_told_with_the_length_that_fits(
     project: Project, engine: docker.DockerClient
 ) -> None:
@@ -45,24 +51,20 @@ def test_a_kv_cache_that_is_too_small_is_told_with_the_length_that_fits(
     assert "mend:  set max-model-len to at most 1280" in up.output
     assert "See root cause above" not in up.output
     assert not inspected(engine, project)["Running"]
+    assert_comes_up(project)
 
 
 def test_a_start_killed_for_memory_is_told(project: Project, engine: docker.DockerClient) -> None:
-    project.configure(engine=ENGINE)
+    project.configure(engine={**ENGINE, "max-num-seqs": 2})
     up = project.begin(*UP)
-    up.until("HealthGate health")
+    up.until("HealthGate health updating")
     limit = 300 << 20
     engine.api.update_container(project.container, mem_limit=limit, memswap_limit=limit)
     ended = up.end()
     assert ended.code != 0
     assert "killed for memory" in ended.output
     assert not inspected(engine, project)["Running"]
-
-
-def test_with_the_right_config_it_comes_up(project: Project) -> None:
-    project.configure(engine=ENGINE)
-    up = project.up()
-    assert up.code == 0, up.output
+    assert_comes_up(project)
 
 
 def test_an_engine_that_hangs_fails_the_gate_though_health_is_green(
@@ -75,12 +77,7 @@ def test_an_engine_that_hangs_fails_the_gate_though_health_is_green(
     assert "did not answer within 5 s" in up.output
     assert "mend:  the engine hangs" in up.output
     assert not inspected(engine, project)["Running"]
-
-
-def test_a_hung_server_that_was_stopped_comes_up_again(project: Project) -> None:
-    project.configure(engine=ENGINE)
-    up = project.up()
-    assert up.code == 0, up.output
+    assert_comes_up(project)
 
 
 def test_an_engine_killed_while_it_serves_is_waited_for_again(

@@ -23,6 +23,7 @@ from tests.e2e.project import FAKE_IMAGE, UP, Project
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 
 SECOND = "example/second-model"
+MOVING_IMAGE = FAKE_IMAGE.replace("fake", "moving")
 COPY = """
 cd /to && cp --archive /from/models--HuggingFaceTB--SmolLM2-135M-Instruct .
 cp --archive --link models--HuggingFaceTB--SmolLM2-135M-Instruct models--example--second-model
@@ -140,16 +141,19 @@ def test_the_cache_keeps_what_others_put_there_and_each_image_its_kernels(
 
 
 def test_a_tag_that_has_moved_is_named_and_would_replace_the_container(
-    first: None, project: Project, engine: Any
+    first: None, project: Project, cache: Path, engine: Any
 ) -> None:
     image = engine.images.get(FAKE_IMAGE)
+    image.tag(MOVING_IMAGE)
+    project.configure_fake({}, cache={"hostPath": str(cache)}, image={"name": MOVING_IMAGE})
+    up = project.up()
+    assert up.code == 0, up.output
     dockerfile = io.BytesIO(f"FROM {FAKE_IMAGE}\nLABEL moved=yes".encode())
-    moved, _ = engine.images.build(fileobj=dockerfile, tag=FAKE_IMAGE)
+    moved, _ = engine.images.build(fileobj=dockerfile, tag=MOVING_IMAGE)
     try:
         preview = project.pulumi("preview", "--refresh", "--diff")
     finally:
-        image.tag(FAKE_IMAGE)
-        engine.images.remove(moved.id)
+        engine.images.remove(MOVING_IMAGE)
     was, now = (one.id.removeprefix("sha256:")[:12] for one in (image, moved))
     assert f"drift: image id: runs with {image.id}, declared {moved.id}" in preview.output
     assert f"-{was}/vllm" in preview.output

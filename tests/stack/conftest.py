@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import runpy
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,12 @@ GIVEN: dict[str, dict[str, Any]] = {
 
 
 class Deployment(pulumi.runtime.Mocks):
-    """What the program asked the engine for: resources by type, and the stack's outputs."""
+    """What the program asked the engine for, the stack's outputs, and what SIGINT does to it."""
 
     def __init__(self) -> None:
         self.resources: list[pulumi.runtime.MockResourceArgs] = []
         self.outputs: dict[str, Any] = {}
+        self.on_interrupt: object = None
 
     def new_resource(
         self, args: pulumi.runtime.MockResourceArgs
@@ -93,7 +95,12 @@ def deploy(monkeypatch: pytest.MonkeyPatch) -> Deploy:
         def program() -> None:
             deployment.outputs = runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
 
-        program()
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            program()
+            deployment.on_interrupt = signal.getsignal(signal.SIGINT)
+        finally:
+            signal.signal(signal.SIGINT, handler)
         return deployment
 
     return run

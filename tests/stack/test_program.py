@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 
 import pulumi
 import pytest
 from pulumi.runtime.rpc import is_rpc_secret, unwrap_rpc_secret
 
-from tests.stack.conftest import Deploy
+from tests.stack.conftest import ROOT, Deploy
 
 CONTAINER = "docker:index/container:Container"
 IMAGE = "docker:index/remoteImage:RemoteImage"
@@ -186,3 +189,29 @@ def test_repositories_that_flags_name_are_fetched_beforehand(deploy: Deploy) -> 
     assert local.inputs(WEIGHTS, "weights-a-draft")["create"].endswith(" - a/draft")
     tokenizer = local.inputs(WEIGHTS, "weights-other-tokenizer")["create"]
     assert tokenizer.endswith(" - other/tokenizer --without-weights")
+
+
+def test_a_failed_update_ends_the_program_at_once(deploy: Deploy) -> None:
+    assert deploy("local").on_interrupt is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("process", "loaded", "unwanted"),
+    [
+        ("the program", "components.announcement, engine.memory_actual", "docker requests"),
+        (
+            "the dynamic provider",
+            "components.health_gate, components.preflight, components.last_good",
+            "docker requests pydantic yaml",
+        ),
+    ],
+)
+def test_a_preview_loads_nothing_that_only_an_update_needs(
+    process: str, loaded: str, unwanted: str
+) -> None:
+    code = f"import pulumi.dynamic; import sys; before = set(sys.modules); import {loaded}"
+    told = f"{code}; print(*(set(sys.modules) - before))"
+    modules = subprocess.run(
+        [sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not set(unwanted.split()) & set(modules), process

@@ -19,6 +19,7 @@ from engine.watch import ContainerState, CouldNotAsk, Gone
 
 ENGINE = Path(__file__).resolve().parents[1] / "fake_engine.py"
 RUNNING = ContainerState(running=True, start="first start")
+AGAIN = ContainerState(running=True, start="second start")
 
 State = ContainerState | Gone | CouldNotAsk
 StartEngine = Callable[..., int]
@@ -27,15 +28,22 @@ StartEngine = Callable[..., int]
 class Story:
     """A container whose states are told in advance; the last one stays."""
 
-    def __init__(self, *states: State, log: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *states: State, log: tuple[str, ...] = (), end: ContainerState | None = None
+    ) -> None:
         self._states = list(states)
         self._log = list(log)
+        self._end = end
 
     def state(self) -> State:
         return self._states.pop(0) if len(self._states) > 1 else self._states[0]
 
     def now(self, state: State) -> None:
         self._states = [state]
+
+    def end_of(self, start: str) -> ContainerState | None:
+        assert start == "first start"
+        return self._end
 
     def lines(self) -> list[str]:
         log, self._log = self._log, []
@@ -199,8 +207,15 @@ def test_a_container_killed_for_memory_says_so() -> None:
 def test_a_restart_voids_the_verdict_even_of_a_server_that_answers(
     start_engine: StartEngine,
 ) -> None:
-    again = ContainerState(running=True, start="second start")
-    assert "started again" in failure(start_engine(), Story(RUNNING, RUNNING, again)).cause
+    assert "started again" in failure(start_engine(), Story(RUNNING, RUNNING, AGAIN)).cause
+
+
+def test_how_a_start_ended_is_told_though_the_container_runs_again() -> None:
+    out_of_memory = ContainerState(False, "first start", exit_code=137, oom_killed=True)
+    killed = failure(NOBODY, Story(RUNNING, RUNNING, AGAIN, end=out_of_memory))
+    assert "killed for memory" in killed.cause
+    ended = ContainerState(False, "first start", exit_code=0)
+    assert "exit code 0" in failure(NOBODY, Story(RUNNING, RUNNING, AGAIN, end=ended)).cause
 
 
 def test_a_container_that_dies_right_after_its_answer_fails(start_engine: StartEngine) -> None:
