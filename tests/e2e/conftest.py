@@ -15,7 +15,7 @@ import pytest
 from docker.errors import NotFound
 
 from tests.e2e.fake_image import build_fake_image
-from tests.e2e.project import GUIDE_IMAGE, Project
+from tests.e2e.project import GUIDE_IMAGE, LOADS_LONG, LOADS_LONG_PHASE, UP, Project, Underway
 
 STAND_IN = "vllm-spark.stand-in"
 """The label of an image that stands for one which cannot be pulled here."""
@@ -71,3 +71,12 @@ def project(
         engine.api.remove_container(project.container, force=True)
     if request.session.testsfailed > failed_before:
         print((project.directory / "output.txt").read_text())
+
+
+@pytest.fixture
+def waiting(project: Project) -> Underway:
+    """An `up` whose gate waits for a start that takes long."""
+    project.configure_fake(LOADS_LONG)
+    up = project.begin(*UP)
+    up.until(LOADS_LONG_PHASE)
+    return up

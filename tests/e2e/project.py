@@ -162,6 +162,16 @@ class Project:
         outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json").output)
         return outputs
 
+    def processes(self, program: bytes = b"") -> list[int]:
+        """Pulumi's processes for this project; only those that run a program of this name."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                here = (process / "cwd").readlink() == self.directory
+                if here and program in (process / "cmdline").read_bytes():
+                    found.append(int(process.name))
+        return found
+
     def answers(self) -> bool:
         """Whether the server answers a completion now."""
         outputs = self.outputs()

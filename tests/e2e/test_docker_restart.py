@@ -14,14 +14,7 @@ import docker
 import pytest
 
 from bootstrap.docker_engine import ensure_docker
-from tests.e2e.project import (
-    LOADS_LONG,
-    LOADS_LONG_PHASE,
-    UP,
-    Project,
-    Underway,
-    assert_comes_up,
-)
+from tests.e2e.project import Project, Underway, assert_comes_up
 
 SYSTEMD = Path("/run/systemd/system")
 PID_FILE = Path("/var/run/docker.pid")
@@ -32,15 +25,6 @@ pytestmark = [
     pytest.mark.usefixtures("fake_image"),
     pytest.mark.skipif(SYSTEMD.exists(), reason="a Docker that systemd runs is not ours to kill"),
 ]
-
-
-@pytest.fixture
-def waiting(project: Project) -> Underway:
-    """An `up` whose gate waits for a start that takes long."""
-    project.configure_fake(LOADS_LONG)
-    up = project.begin(*UP)
-    up.until(LOADS_LONG_PHASE)
-    return up
 
 
 def kill(pid: int) -> None:
@@ -67,9 +51,8 @@ def test_after_a_power_cut_the_state_is_unlocked_and_the_next_up_recovers(
     waiting: Underway, project: Project, engine: docker.DockerClient
 ) -> None:
     server = engine.api.inspect_container(project.container)["State"]["Pid"]
-    os.killpg(waiting.process.pid, signal.SIGKILL)
-    kill(int(PID_FILE.read_text()))
-    kill(server)
+    for process in (*project.processes(), int(PID_FILE.read_text()), server):
+        kill(process)
     waiting.end()
     ensure_docker()
     assert "pulumi cancel" in project.up().output, "Pulumi cannot know that nobody holds its lock"

@@ -13,7 +13,7 @@ from typing import Any
 import docker
 import pytest
 
-from tests.e2e.project import LOADS_LONG, LOADS_LONG_PHASE, UP, Project, Run, assert_comes_up
+from tests.e2e.project import Project, Run, Underway, assert_comes_up
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 
@@ -92,13 +92,10 @@ def test_a_fault_is_told_its_container_stopped_and_kept_and_a_corrected_config_c
 
 
 def test_a_container_that_is_removed_meanwhile_is_told(
-    project: Project, engine: docker.DockerClient
+    waiting: Underway, project: Project, engine: docker.DockerClient
 ) -> None:
-    project.configure_fake(LOADS_LONG)
-    up = project.begin(*UP)
-    up.until(LOADS_LONG_PHASE)
     engine.api.remove_container(project.container, force=True)
-    ended = up.end()
+    ended = waiting.end()
     assert_failed(ended)
     assert "the container was removed" in ended.output, ended.output
     assert_comes_up(project)

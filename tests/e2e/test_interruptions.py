@@ -9,20 +9,11 @@ from __future__ import annotations
 import os
 import select
 import signal
-from contextlib import suppress
-from pathlib import Path
 
 import docker
 import pytest
 
-from tests.e2e.project import (
-    LOADS_LONG,
-    LOADS_LONG_PHASE,
-    UP,
-    Project,
-    Underway,
-    assert_comes_up,
-)
+from tests.e2e.project import UP, Project, Underway, assert_comes_up
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 
@@ -30,15 +21,6 @@ UNREFRESHED_UP = ("up", "--yes", "--skip-preview")
 DYNAMIC_PROVIDER = b"pulumi.dynamic"
 CANNOT_START = {"ulimits": {"nofile": 1 << 40}}
 """More than the kernel allows: Docker creates the container and cannot start it."""
-
-
-@pytest.fixture
-def waiting(project: Project) -> Underway:
-    """An `up` whose gate waits for a start that takes for ever."""
-    project.configure_fake(LOADS_LONG)
-    up = project.begin(*UP)
-    up.until(LOADS_LONG_PHASE)
-    return up
 
 
 def status(engine: docker.DockerClient, project: Project) -> str:
@@ -49,17 +31,6 @@ def assert_recovers(project: Project, command: tuple[str, ...] = UP) -> None:
     assert_comes_up(project, command)
     unchanged = project.pulumi("preview", "--expect-no-changes", "--diff")
     assert unchanged.code == 0, unchanged.output
-
-
-def processes(project: Project, program: bytes) -> list[int]:
-    """Those of this project that run a program of this name."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            here = (process / "cwd").readlink() == project.directory
-            if here and program in (process / "cmdline").read_bytes():
-                found.append(int(process.name))
-    return found
 
 
 def test_ctrl_c_ends_the_wait_and_leaves_the_start_alone(
@@ -81,13 +52,13 @@ def test_after_ctrl_c_the_next_up_recovers(project: Project) -> None:
 def test_after_the_cli_was_killed_its_lock_is_cancelled_and_the_next_up_recovers(
     waiting: Underway, project: Project
 ) -> None:
-    orphans = [os.pidfd_open(provider) for provider in processes(project, DYNAMIC_PROVIDER)]
+    orphans = [os.pidfd_open(provider) for provider in project.processes(DYNAMIC_PROVIDER)]
     waiting.process.kill()
     waiting.end()
     for orphan in orphans:
         ended, _, _ = select.select([orphan], [], [], 30)
         assert ended, "a gate that nobody waits for could stop the next server"
-    for program in processes(project, b"language-python"):
+    for program in project.processes(b"language-python"):
         os.kill(program, signal.SIGTERM)  # Pulumi's own, which it leaves
     assert "locked" in project.up().output, "Pulumi cannot know that nobody holds it any more"
     assert project.pulumi("cancel", "--yes").code == 0
@@ -97,7 +68,7 @@ def test_after_the_cli_was_killed_its_lock_is_cancelled_and_the_next_up_recovers
 def test_after_a_plugin_was_killed_the_next_up_recovers(
     waiting: Underway, project: Project
 ) -> None:
-    plugins = processes(project, DYNAMIC_PROVIDER)
+    plugins = project.processes(DYNAMIC_PROVIDER)
     assert plugins
     for plugin in plugins:
         os.kill(plugin, signal.SIGKILL)
