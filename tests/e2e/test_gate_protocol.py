@@ -87,7 +87,7 @@ def test_a_failed_gate_stops_the_container_and_speaks_without_a_traceback(
     with pytest.raises(grpc.RpcError) as failed:
         provider.create(server)
     text = failed.value.details()
-    assert "cause:" in text
+    assert text.startswith(f"{server['containerName']} does not serve\n  cause:")
     assert "mend:" in text
     assert "Traceback" not in text
     state = engine.api.inspect_container(server["containerId"])["State"]
