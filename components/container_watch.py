@@ -36,6 +36,20 @@ class ContainerWatch:
             self._start = self._start or state.start
         return state
 
+    def start_again(self) -> bool:
+        """Start the container if somebody has stopped it, as a failed gate does; whether it was so.
+
+        Without a refresh Pulumi believes that it runs. One that ended by itself is not meant:
+        under these policies Docker is about to start it.
+        """
+        with suppress(DockerException, RequestException):
+            found: dict[str, Any] = self._client().inspect_container(self._id)
+            policy = found["HostConfig"]["RestartPolicy"]["Name"]
+            if found["State"]["Status"] == "exited" and policy in ("always", "unless-stopped"):
+                self._client().start(self._id)
+                return True
+        return False
+
     def end_of(self, start: str) -> ContainerState | None:
         """How that start ended, of a container that runs again; None if Docker does not know.
 

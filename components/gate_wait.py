@@ -20,6 +20,8 @@ def wait_for_answer(props: dict[str, Any]) -> dict[str, Any]:
     """The resource's outputs once the model has answered; PlainError if it did not."""
     name, url = str(props["containerName"]), str(props["url"])
     watch = ContainerWatch(str(props["containerId"]))
+    if watch.start_again():
+        print(f"{name}: was stopped; starting it again", flush=True)
     watch.follow()
     gate = Gate(
         watch,

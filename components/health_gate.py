@@ -34,8 +34,12 @@ class HealthGateProvider(ResourceProvider):
         return UpdateResult(outs=_answered(props))
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        """Changed if a question changed, or if the recorded answer is no longer true."""
-        changed = any(olds.get(key) != news[key] for key in news if not key.startswith("__"))
+        """Changed if a question changed, or if the recorded answer is no longer true.
+
+        A clock is no question: how long to wait does not matter to who has answered.
+        """
+        asked = [key for key in news if not key.startswith("__") and not key.endswith("Seconds")]
+        changed = any(olds.get(key) != news[key] for key in asked)
         return DiffResult(changes=changed or not olds.get("healthy"))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:

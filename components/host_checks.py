@@ -139,6 +139,8 @@ def _trial(bind: str, port: int, mend: str) -> Problem | None:
                     "is held by another process",
                     f"find it with `ss -ltnp 'sport = :{port}'` and stop it, {mend}",
                 )
+            if error.errno == errno.EACCES:
+                return None  # not for us, but Docker's daemon may
             return Problem(
                 f"{bind}:{port}",
                 f"this host cannot listen there: {error.strerror}",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +14,20 @@ from typing import Any
 import docker
 from docker.errors import APIError
 from docker.types import DeviceRequest
-from requests.exceptions import RequestException
 
+from components import interruption
+from components.plain_errors import PlainError
 from engine.diagnosis import diagnose
 from engine.host_memory import on_cpu
 from engine.problems import Problem
 from engine.serving import CACHE_PATH, server_arguments
 from engine.settings import Settings
+from engine.tenants import CHECK_LABEL
 
 SCRIPT = (Path(__file__).parent.parent / "in_image" / "check_start.py").read_text()
 PATIENCE_SECONDS = 600
+"""vLLM's import is long and silent."""
+LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ def ask_image(settings: Settings, *, about_flags: bool) -> ImageAnswer:
         answer = json.loads(said.rpartition("\n")[2])
     except APIError as error:
         return _not_started(error, settings)
-    except RequestException:
+    except TimeoutError:
         return ImageAnswer(unknown=f"the image did not answer within {PATIENCE_SECONDS} s")
     except ValueError:
         last = said.rpartition("\n")[2][-200:]
@@ -69,8 +75,7 @@ def ask_image(settings: Settings, *, about_flags: bool) -> ImageAnswer:
 
 
 def _run(settings: Settings, question: str, *, gpu: bool) -> str:
-    # Of its own, for the patience: vLLM's import is long and silent.
-    client = docker.from_env(timeout=PATIENCE_SECONDS)
+    client = docker.from_env()
     container: Any = client.containers.create(
         settings.image.name,
         ["-c", SCRIPT, question],
@@ -79,14 +84,26 @@ def _run(settings: Settings, question: str, *, gpu: bool) -> str:
         # Some flags name files there. Nothing is written, and nothing asked of the network.
         volumes={settings.cache.source: {"bind": CACHE_PATH, "mode": "ro"}},
         network_mode="none",
+        labels={CHECK_LABEL: "yes"},
         device_requests=[_request(settings.container.gpus)] if gpu else None,
         # By the daemon, which outlives a Pulumi that is killed meanwhile.
         auto_remove=True,
     )
     try:
+        said: list[bytes] = []
         output = container.attach(stderr=False, stream=True)
+        reader = threading.Thread(target=lambda: said.extend(output), daemon=True)
         container.start()
-        return b"".join(output).decode(errors="replace").rstrip("\n")
+        reader.start()
+        # Docker's client waits for a silent stream without end, whatever its own timeout.
+        over = time.monotonic() + PATIENCE_SECONDS
+        while reader.is_alive():
+            reader.join(LOOK_SECONDS)
+            if interruption.interrupted.is_set():
+                raise PlainError("the checks were interrupted; nothing was changed")
+            if time.monotonic() > over:
+                raise TimeoutError
+        return b"".join(said).decode(errors="replace").rstrip("\n")
     finally:
         with suppress(APIError):  # it is gone, or on its way
             container.remove(force=True)

@@ -9,12 +9,14 @@ import docker
 from docker.errors import APIError, DockerException, NotFound
 from requests.exceptions import RequestException
 
+from components import interruption
 from components.host_checks import DockerHost
 from components.image_check import ask_image, flags_key
 from components.plain_errors import PlainError
 from engine.drift import drift_of
 from engine.host_memory import memory_needed, shortage
 from engine.problems import Problem, listing
+from engine.review import misfits_of
 from engine.settings import Settings
 from engine.tenants import Tenant, foreign, in_the_way
 from engine.unmodelled import Unmodelled
@@ -47,6 +49,7 @@ def as_declared(props: dict[str, Any]) -> bool:
 
 def check(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     """The resource's outputs if nothing is in the way; PlainError lists what is."""
+    interruption.listen()
     name, stack = str(props["containerName"]), str(props["stack"])
     settings = Settings.model_validate_json(props["declared"])
     try:
@@ -76,6 +79,8 @@ def _passed(
         problems.append(not_ours)
     if (held := host.port_problem(settings.endpoint, stopped)) is not None:
         problems.append(held)
+    # When the stack was reviewed, the cache may not have held the model's shape yet.
+    problems += misfits_of(settings)
     problems += _memory_problems(name, settings, host, stopped)
     key = flags_key(settings, image_id)
     about_flags = before.get("flagsAccepted") != key

@@ -24,6 +24,8 @@ from engine.unmodelled import Unmodelled
 WAIT_SECONDS = 120.0
 PROGRESS_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
+RISE_GIB, SETTLED_SECONDS = 0.5, 5.0
+"""A misfit that is allowed is waited for while so much more memory comes back within that time."""
 
 
 async def make_room(name: str, stack: str, settings: Settings) -> None:
@@ -55,7 +57,8 @@ async def _wait_for_memory(name: str, settings: Settings) -> None:
     if isinstance(needed, Unmodelled):
         return  # the preflight has said so
     host = await asyncio.to_thread(DockerHost, name, settings.image.name)
-    began = told = time.monotonic()
+    began = told = rose = time.monotonic()
+    most = 0.0
     while True:
         try:
             memory: HostMemory = await asyncio.to_thread(host.memory)
@@ -67,10 +70,12 @@ async def _wait_for_memory(name: str, settings: Settings) -> None:
                 pulumi.log.info(f"{name}: {doubt}")
             return
         now = time.monotonic()
+        if memory.available_gib > most + RISE_GIB:
+            most, rose = memory.available_gib, now
+        if settings.host.allow_misfit and now - rose > SETTLED_SECONDS:
+            pulumi.log.warn(f"{name}: {short.what}; host.allowMisfit lets it pass")
+            return
         if now - began > WAIT_SECONDS:
-            if settings.host.allow_misfit:
-                pulumi.log.warn(f"{name}: {short.what}; host.allowMisfit lets it pass")
-                return
             raise PlainError(
                 f"{name} is not started: the memory did not come back within {WAIT_SECONDS:.0f} s\n"
                 f"  {short}"

@@ -8,7 +8,7 @@ shows is not all. Here both sides become flat tables (`flag max-num-seqs`, `vari
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from engine.flags import from_argv
@@ -38,14 +38,15 @@ def drift_of(
     `image_id` is what the configured image's name means on the host now; `container` and `image`
     are Docker's inspections of what runs and of the image that it was made from.
     """
-    declared, running = _declared(settings, image_id), _running(container, image)
+    declared = _declared(settings, image_id)
+    running = _running(container, image, declared)
     lines = [
         f"{name}: {_told(running.get(name), declared.get(name))}"
         for name in sorted(declared.keys() | running.keys())
         if running.get(name) != declared.get(name)
     ]
     state = container["State"]
-    if not state["Running"]:
+    if not state["Running"] and settings.state == "running":
         lines.append(f"state: {state['Status']}, exit code {state['ExitCode']}")
     if container["RestartCount"]:
         lines.append(f"restarts: Docker has restarted it {container['RestartCount']} times")
@@ -80,12 +81,18 @@ def _declared(settings: Settings, image_id: str) -> dict[str, str]:
     }
 
 
-def _running(container: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, str]:
+def _running(
+    container: Mapping[str, Any], image: Mapping[str, Any], declared: Collection[str]
+) -> dict[str, str]:
     config, host = container["Config"], container["HostConfig"]
     of_image = set(image["Config"]["Env"] or ())
-    environment = dict(
-        entry.partition("=")[::2] for entry in config["Env"] or () if entry not in of_image
-    )
+    entries = ((*entry.partition("=")[::2], entry) for entry in config["Env"] or ())
+    environment = {
+        name: value
+        for name, value, entry in entries
+        # What the image sets by itself is no drift, unless the config speaks of it too.
+        if entry not in of_image or f"variable {name}" in declared
+    }
     for variable in environment.keys() & SECRET_VARIABLES.keys():
         environment[variable] = _SET
     ports = [

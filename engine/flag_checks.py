@@ -18,6 +18,7 @@ from engine.flags import WHERE, FlagValue, kind_of, meaning, unspeakable
 from engine.images import Version
 from engine.problems import Problem
 from engine.quantization import Quantization
+from engine.shape import ModelShape
 
 _OWN = {
     "model": "write the model into vllm-spark:model.id",
@@ -233,6 +234,15 @@ def _contradictions(flags: Mapping[str, FlagValue], version: Version | None) -> 
             "prompt has to fit into one batch",
             f"set it to at least {length}, or enable-chunked-prefill: true",
         )
+
+
+def check_for_model(
+    flags: Mapping[str, FlagValue], shape: ModelShape, environment: Mapping[str, str]
+) -> list[Problem]:
+    """What of these flags the model cannot take."""
+    return check_length(flags, shape.positions, environment) + check_quantization(
+        flags, shape.quantization
+    )
 
 
 def check_length(

@@ -29,7 +29,7 @@ SETTLE_SECONDS = 0.1
 PROGRESS_SECONDS = 10.0
 DAEMON_PATIENCE_SECONDS = 60.0
 LAST_WORDS_SECONDS = 0.5
-"""What a log that tells of a failure gets to say the rest of it."""
+"""What the log of a failed start gets to say the rest of it; less if it ends."""
 
 UNKNOWN_MEND = "the last lines of the log may tell; `make diagnose` reads a log that was saved"
 
@@ -99,7 +99,6 @@ class Gate:
         self._interrupted = interrupted or threading.Event()
         self._began = time.monotonic()
         self._log = FollowedLog(self._began)
-        self._lost: float | None = None
         self._start: str | None = None
         self._heard = self._began
         self._silence: str | None = None
@@ -117,7 +116,7 @@ class Gate:
             now = time.monotonic()
             if entered_phase and self._log.start.phase is Phase.READY:
                 self._next_question = now
-            verdict = self._look(now) or self._said(now) or self._ask(now) or self._overdue(now)
+            verdict = self._look(now) or self._said() or self._ask(now) or self._overdue(now)
             if verdict is not None:
                 return verdict
             if entered_phase or now >= self._next_report:
@@ -140,12 +139,16 @@ class Gate:
         self._log.take_in(self._watch.lines(), time.monotonic())
         return self._log.start.phase is not before
 
-    def _said(self, now: float) -> Failed | None:
+    def _hear(self, seconds: float) -> None:
+        """Take in what the log says until it ends, for so long at most."""
+        over = time.monotonic() + seconds
+        while not self._watch.ended() and (left := over - time.monotonic()) > 0:
+            self._watch.wait(left)
+        self._read()
+
+    def _said(self) -> Failed | None:
         """A start that has failed in its log is over, even if its process lives on and is mute."""
         if not self._log.final:
-            return None
-        self._lost = self._lost or now
-        if now - self._lost < LAST_WORDS_SECONDS:
             return None
         return self._explained(self._unknown("the log says that the start has failed"))
 
@@ -156,9 +159,7 @@ class Gate:
         self, seen: Failed, exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Failed:
         """The cause that the log tells; if it tells none, what was `seen`, and its last lines."""
-        if self._lost is None and not self._watch.ended():
-            self._watch.wait(LAST_WORDS_SECONDS)
-        self._read()
+        self._hear(LAST_WORDS_SECONDS)
         found = self._log.diagnosis(exit_code=exit_code, oom_killed=oom_killed)
         if found.verdict == "failed":
             return Failed(found.cause, found.mend, (*seen.evidence, *found.evidence))
@@ -186,6 +187,7 @@ class Gate:
         self._heard, self._silence = now, None
         self._start = self._start or state.start
         if state.running and state.start == self._start:
+            self._away = False  # Docker was slow, or its containers outlive it
             return None
         if self._away:
             return Failed(
@@ -242,10 +244,7 @@ class Gate:
 
     def _confirm(self, answer: Ready) -> Healthy | Failed | None:
         """An answer counts only if the start that gave it is the one we watch, and still runs."""
-        settled = time.monotonic() + SETTLE_SECONDS
-        while not self._watch.ended() and (left := settled - time.monotonic()) > 0:
-            self._watch.wait(left)
-        self._read()
+        self._hear(SETTLE_SECONDS)
         now = time.monotonic()
         state = self._watch.state()
         failed = self._judge(state, now)

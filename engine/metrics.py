@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from engine.direct import direct
+
 PATIENCE_SECONDS = 5.0
 
 
@@ -23,7 +25,7 @@ class EngineMetrics:
 def read_metrics(base_url: str) -> EngineMetrics | None:
     """Ask a server whose API is at `base_url` (ending in /v1); None if it does not tell."""
     try:
-        answer = requests.get(base_url.removesuffix("/v1") + "/metrics", timeout=PATIENCE_SECONDS)
+        answer = direct().get(base_url.removesuffix("/v1") + "/metrics", timeout=PATIENCE_SECONDS)
         return parse_metrics(answer.text)
     except (requests.RequestException, ValueError):
         return None

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import requests
 
+from engine.direct import direct
+
 RETRIED_STATUS: Final = frozenset({408, 429, 502, 503, 504})
 """Answers that a server gives while it starts or is busy. Any other error is final."""
 
@@ -153,9 +155,10 @@ class Probe:
     def _ask(self, method: str, url: str, limit: float, request: Any = None) -> bytes:
         """The body of a 200. _Retry or _Final otherwise. `limit` is seconds for each read."""
         path = "/" + url.split("/", 3)[3]
-        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        # As bytes, because requests takes nothing but latin-1 for text.
+        headers = {"Authorization": f"Bearer {self.api_key}".encode()} if self.api_key else {}
         try:
-            response = requests.request(
+            response = direct().request(
                 method,
                 url,
                 json=request,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.fit import problems_of
-from engine.flag_checks import check
+from engine.flag_checks import check, check_for_model
 from engine.flags import normalised
 from engine.images import check_image
 from engine.known_models import find_shape
@@ -16,6 +16,7 @@ from engine.limits import Host, cpu_kv_cache_gib
 from engine.memory_plan import MemoryPlan, make_plan
 from engine.problems import ConfigError, Problem
 from engine.settings import Settings
+from engine.shape import ModelShape
 from engine.unmodelled import Unmodelled
 
 
@@ -46,6 +47,18 @@ def plan_of(settings: Settings) -> MemoryPlan | Unmodelled:
         image.version.numbers if image.version else None,
         cpu_gib,
     )
+
+
+def misfits_of(settings: Settings) -> list[Problem]:
+    """What cannot work with the model, by what is known of it now: its weights may just have come.
+
+    ConfigError for impossible numbers.
+    """
+    problems = [] if settings.host.allow_misfit else problems_of(plan_of(settings))
+    shape = find_shape(settings.model.id, settings.model.revision, settings.cache.host_path)
+    if isinstance(shape, ModelShape):
+        problems += check_for_model(settings.engine, shape, settings.container.environment)
+    return problems
 
 
 def review(settings: Settings) -> Review:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeVar
 import yaml
 from pydantic import Field, JsonValue, SecretStr, ValidationError
 
-from engine.flag_checks import check, check_length, check_quantization
+from engine.flag_checks import check, check_for_model
 from engine.known_models import find_shape
 from engine.problems import ConfigError, Problem
 from engine.sections import (
@@ -108,9 +108,7 @@ def _flag_errors(decoded: Mapping[str, Any]) -> list[Problem]:
     if model is not None:
         shape = find_shape(model.id, model.revision, cache.host_path if cache else None)
         if isinstance(shape, ModelShape):
-            environment = container.environment if container else {}
-            errors += check_length(engine, shape.positions, environment)
-            errors += check_quantization(engine, shape.quantization)
+            errors += check_for_model(engine, shape, container.environment if container else {})
     return errors
 
 
@@ -134,7 +132,7 @@ def load_stack(path: Path) -> Settings:
         stacks = sorted(found.name.split(".")[1] for found in path.parent.glob("Pulumi.*.yaml"))
         what, mend = "there is no such stack file", f"take one of: {', '.join(stacks)}"
         raise ConfigError([Problem(path.name, what, mend)]) from None
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (yaml.YAMLError, UnicodeError, KeyError, TypeError, AttributeError) as error:
         what = f"cannot be read as a stack's config: {error}"
         mend = "write keys such as vllm-spark:model below a `config:` at the top"
         raise ConfigError([Problem(path.name, what, mend)]) from None

@@ -15,6 +15,9 @@ from engine.problems import Problem
 STACK_LABEL = "vllm-spark.stack"
 """Set on every container of ours, so that a person can tell whose it is, and so can we."""
 
+CHECK_LABEL = "vllm-spark.check"
+"""Set on the containers in which an image is asked something: they end by themselves."""
+
 
 @dataclass(frozen=True)
 class Tenant:
@@ -66,7 +69,9 @@ def foreign(inspected: Mapping[str, Any], stack: str) -> Problem | None:
 
 
 def has_gpu(inspected: Mapping[str, Any]) -> bool:
-    """Whether a container was given an NVIDIA GPU, in any of Docker's ways."""
+    """Whether a container was given an NVIDIA GPU to keep, in any of Docker's ways."""
+    if CHECK_LABEL in (inspected["Config"]["Labels"] or {}):
+        return False
     host = inspected["HostConfig"]
     for request in host.get("DeviceRequests") or ():
         capabilities = {word for group in request.get("Capabilities") or () for word in group}

@@ -10,7 +10,7 @@ through stdin to the Python of the engine's image. So it imports nothing but the
 and its Finding is not `engine.problems.Problem`, though it reads the same.
 
     docker run --rm -i --volume CACHE:/cache --entrypoint python3 IMAGE - /cache OWNER/NAME \
-        < engine/checkpoint.py
+        < in_image/checkpoint.py
 """
 
 from __future__ import annotations

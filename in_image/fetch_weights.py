@@ -83,7 +83,8 @@ def main() -> None:
             f"{model} is not complete in the cache, and the hub {hub}",
             "see the network; a mirror (HF_ENDPOINT) or a proxy goes into container.environment",
         )
-    except OSError as error:
+    except Exception as error:
+        # OSError of the disk and the hub; its library for large files raises RuntimeError.
         explain(error, model, revision)
     over.set()
     print(Path(snapshot).name)
@@ -146,7 +147,7 @@ def tell(model: str, blobs: Path, total: int, over: threading.Event) -> None:
         )
 
 
-def explain(error: OSError, model: str, revision: str | None) -> NoReturn:
+def explain(error: Exception, model: str, revision: str | None) -> NoReturn:
     """Say what an error of the hub, or of the disk, means."""
     match error:
         case GatedRepoError():

@@ -11,12 +11,13 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import DockerException, ImageNotFound, NotFound
 
 from bootstrap.steps import ROOT
 from engine.limits import GIB
@@ -108,9 +109,10 @@ def in_use(client: Any, stacks: Iterable[Settings], compiled: Iterable[str]) -> 
     """Which of the folders `compiled` somebody may want."""
     used: set[str] = set()
     for listed in client.api.containers(all=True):
-        for entry in client.api.inspect_container(listed["Id"])["Config"]["Env"] or ():
-            if f"{CACHE_PATH}/{COMPILED}/" in entry:
-                used.add(Path(entry.partition(f"/{COMPILED}/")[2]).parts[0])
+        with suppress(NotFound):  # it has gone meanwhile
+            for entry in client.api.inspect_container(listed["Id"])["Config"]["Env"] or ():
+                if f"{CACHE_PATH}/{COMPILED}/" in entry:
+                    used.add(Path(entry.partition(f"/{COMPILED}/")[2]).parts[0])
     for settings in stacks:
         name = settings.image.name
         try:

@@ -33,7 +33,10 @@ def main() -> None:
     except ConfigError as error:
         sys.exit(f"error: {error}")
     name = container_name(settings, chosen.stack)
-    os.execvp("docker", ["docker", *_COMMANDS[chosen.command], name])
+    try:
+        os.execvp("docker", ["docker", *_COMMANDS[chosen.command], name])
+    except FileNotFoundError:
+        sys.exit("error: there is no `docker` here\n  mend: see your PATH; `make up` installs it")
 
 
 if __name__ == "__main__":

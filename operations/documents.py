@@ -8,6 +8,7 @@ not. Every function returns Markdown.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import types
@@ -39,7 +40,8 @@ def config_keys() -> str:
         section = _section(field.annotation)
         if section is not None:
             key = f"{NAMESPACE}:{field.alias or name}"
-            parts.append(f"### `{key}`\n\n{section.__doc__}\n\n{_keys_table('', section)}")
+            about = inspect.cleandoc(section.__doc__ or "")
+            parts.append(f"### `{key}`\n\n{about}\n\n{_keys_table('', section)}")
     return "\n\n".join(parts)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import tarfile
+import tempfile
+from pathlib import Path
 
 import docker
 
@@ -30,5 +33,8 @@ def build_fake_image(engine: docker.DockerClient) -> str:
         tar.add(ROOT / "tests" / "fake_vllm.py", "fake_vllm.py")
         tar.add(ROOT / "tests" / "data" / "logs", "logs")
     context.seek(0)
-    engine.images.build(fileobj=context, custom_context=True, tag=FAKE_IMAGE, rm=True)
+    # One process of the tests at a time: two that build it would each have an id of their own.
+    with (Path(tempfile.gettempdir()) / "vllm-spark-fake-image").open("w") as building:
+        fcntl.flock(building, fcntl.LOCK_EX)
+        engine.images.build(fileobj=context, custom_context=True, tag=FAKE_IMAGE, rm=True)
     return FAKE_IMAGE

@@ -68,6 +68,7 @@ def test_an_answered_gate_is_unchanged_and_another_container_changes_it(
     created = provider.create(server)
     assert not provider.changes(created, server)
     assert provider.changes(created, {**server, "containerId": "another"})
+    assert not provider.changes(created, {**server, "timeoutSeconds": "9"}), "no other question"
 
 
 def test_a_refresh_of_a_stopped_container_makes_the_next_up_ask_again(

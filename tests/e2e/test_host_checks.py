@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from bootstrap.engine_image import IMAGE
 from components import host_checks
 from components.host_checks import DockerHost
+from engine.sections import Endpoint
 
 pytestmark = pytest.mark.docker
 
@@ -22,3 +25,15 @@ def test_the_memory_of_another_machine_is_read_in_a_container_there(
     there = host.memory()
     assert there.total_gib == here.total_gib
     assert there.available_gib > 0
+
+
+def test_a_port_that_only_root_may_listen_on_is_left_to_docker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Unprivileged(socket.socket):
+        def bind(self, _address: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("socket.socket", Unprivileged)
+    host = DockerHost("no-such-container", IMAGE)
+    assert host.port_problem(Endpoint(port=443), []) is None

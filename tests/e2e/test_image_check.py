@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,9 @@ import docker
 import pytest
 
 from bootstrap.engine_image import BASE, IMAGE
+from components import image_check, interruption
 from components.image_check import ImageAnswer, ask_image
+from components.plain_errors import PlainError
 from engine.settings import Settings
 from tests.e2e.project import FAKE_IMAGE
 
@@ -71,3 +74,21 @@ def test_a_tool_parser_that_does_not_exist_is_refused_by_the_real_vllm() -> None
     (problem,) = answer.problems
     assert "there is no tool-call-parser named nosuch" in problem.what
     assert "hermes" in problem.mend
+
+
+def test_an_image_that_does_not_answer_is_given_up(
+    fake_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_check, "SCRIPT", "import time; time.sleep(600)")
+    monkeypatch.setattr(image_check, "PATIENCE_SECONDS", 0)
+    assert "did not answer" in ask(fake_image, container={"gpus": "none"}).unknown
+
+
+def test_a_check_that_is_interrupted_ends_in_words(
+    fake_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_check, "SCRIPT", "import time; time.sleep(600)")
+    monkeypatch.setattr(interruption, "interrupted", interrupted := threading.Event())
+    interrupted.set()
+    with pytest.raises(PlainError, match="interrupted"):
+        ask(fake_image, container={"gpus": "none"})

@@ -94,6 +94,19 @@ def test_a_container_that_somebody_edited_is_seen_and_mended(
     assert host["RestartPolicy"]["Name"] == "unless-stopped"
 
 
+def test_a_server_that_a_failed_gate_has_stopped_is_started_by_a_plain_up(
+    project: Project,
+) -> None:
+    loads = {"load": "4"}
+    project.configure_fake(loads, health={"timeoutSeconds": 1})
+    assert project.up().code != 0
+    project.configure_fake(loads)
+    up = project.pulumi(*UNREFRESHED_UP)
+    assert up.code == 0, up.output
+    assert "was stopped; starting it again" in up.output
+    assert project.answers()
+
+
 def test_a_container_that_cannot_start_fails_the_up_and_the_next_one_too(
     project: Project, engine: docker.DockerClient
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import docker
@@ -70,11 +71,17 @@ def test_a_start_killed_for_memory_is_told(project: Project, engine: docker.Dock
 def test_an_engine_that_hangs_fails_the_gate_though_health_is_green(
     project: Project, engine: docker.DockerClient
 ) -> None:
+    container = engine.containers.get(project.container)
+    container.restart()
+    container.reload()
+    started = datetime.fromisoformat(container.attrs["State"]["StartedAt"])
+    log = container.logs(stream=True, since=started)
+    assert next(line for line in log if b"Application startup complete" in line)
     tell_engine(engine, project, 19)  # SIGSTOP
-    project.configure(engine=ENGINE, health={"timeoutSeconds": 5})
+    project.configure(engine=ENGINE, health={"timeoutSeconds": 10})
     up = project.up()
     assert up.code != 0
-    assert "did not answer within 5 s" in up.output
+    assert "did not answer within 10 s" in up.output
     assert "mend:  the engine hangs" in up.output
     assert not inspected(engine, project)["Running"]
     assert_comes_up(project)

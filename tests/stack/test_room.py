@@ -54,5 +54,7 @@ def test_memory_that_does_not_come_back_is_said_with_numbers(
 def test_a_misfit_that_is_allowed_is_waited_for_and_then_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(room, "WAIT_SECONDS", 0)
-    wait(monkeypatch, iter([10.0] * 10), host={"allowMisfit": True})
+    monkeypatch.setattr(room, "SETTLED_SECONDS", 0)
+    available = iter([10.0, 20.0, 30.0, 30.0, 1.0])
+    wait(monkeypatch, available, host={"allowMisfit": True})
+    assert next(available) == 1.0, "for as long as memory came back, and no longer"

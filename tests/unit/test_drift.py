@@ -97,3 +97,17 @@ def test_a_server_that_was_restarted_or_has_ended_is_told() -> None:
     container = running(settings())
     container["State"] = {"Running": False, "Status": "exited", "ExitCode": 137}
     assert drift(settings(), container) == ["state: exited, exit code 137"]
+
+
+def test_a_variable_that_is_declared_as_the_image_has_it_does_not_differ() -> None:
+    declared = settings(container={**CONFIG["container"], "environment": {"A": "b", "PATH": "/"}})
+    container = running(declared)
+    container["Config"]["Env"].remove("PATH=/")
+    assert drift(declared, container) == []
+
+
+def test_a_stack_that_is_to_be_stopped_does_not_differ_by_being_so() -> None:
+    container = running(settings())
+    container["State"] = {"Running": False, "Status": "created", "ExitCode": 0}
+    assert drift(settings(state="stopped"), container) == []
+    assert drift(settings(), container) == ["state: created, exit code 0"]

@@ -120,6 +120,14 @@ def test_a_server_that_answers_is_healthy(start_engine: StartEngine) -> None:
     assert result.start == "first start"
 
 
+def test_a_proxy_that_the_shell_is_told_to_use_is_not_asked(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = start_engine()
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{start_engine(fault='status-500')}")
+    assert isinstance(verdict(port), Healthy)
+
+
 @pytest.mark.parametrize("fault", ["reset", "busy"])
 def test_what_a_starting_server_does_is_asked_again(start_engine: StartEngine, fault: str) -> None:
     assert isinstance(verdict(start_engine(fault=fault)), Healthy)
@@ -244,6 +252,34 @@ def test_docker_not_answering_is_neither_healthy_nor_dead(start_engine: StartEng
     assert isinstance(verdict(port, Story(RUNNING, away, away, RUNNING)), Healthy)
     failed = failure(NOBODY, Story(RUNNING, away), timeout=1)
     assert "cannot ask Docker" in failed.cause
+
+
+def test_a_docker_engine_that_was_slow_once_hides_no_later_cause() -> None:
+    killed = ContainerState(False, "first start", exit_code=137, oom_killed=True)
+    slow = CouldNotAsk("timed out")
+    assert "killed for memory" in failure(NOBODY, Story(RUNNING, slow, RUNNING, killed)).cause
+
+
+def test_what_a_log_still_has_to_say_when_the_container_has_ended_is_read() -> None:
+    core = "(EngineCore pid=26) ERROR 11-23 12:00:00 [core.py:1330]"
+
+    class Slow(Story):
+        rest = (
+            f"{core} EngineCore failed to start.",
+            f"{core} Traceback (most recent call last):",
+            *(f'{core}   File "core.py", line {line}' for line in range(20)),
+            f"{core} ValueError: Load format `nosuch` is not supported",
+        )
+
+        def wait(self, _seconds: float) -> None:
+            first, self.rest = self.rest[:1], self.rest[1:]
+            self._log += first
+
+        def ended(self) -> bool:
+            return not self.rest
+
+    ended = ContainerState(running=False, start="first start", exit_code=1)
+    assert "nosuch" in failure(NOBODY, Slow(ended)).cause
 
 
 def test_a_container_ended_by_a_restart_of_docker_is_not_blamed(start_engine: StartEngine) -> None:

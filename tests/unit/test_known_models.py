@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.known_models import find_shape
+from engine.review import misfits_of
+from engine.settings import Settings
 from engine.shape import ModelShape
 from engine.unmodelled import Unmodelled
 
@@ -49,6 +51,21 @@ def test_a_model_that_is_nowhere_is_not_guessed_and_says_how_to_plan_it(tmp_path
         found = find_shape("some/llama", None, folder)
         assert isinstance(found, Unmodelled)
         assert "make fit MODEL=config.json" in found.reason
+
+
+def test_what_does_not_fit_a_model_shows_once_its_config_is_in_the_cache(tmp_path: Path) -> None:
+    config = {
+        "model": "some/llama",
+        "image": "nvcr.io/nvidia/vllm:25.09-py3",
+        "cache": {"hostPath": str(tmp_path)},
+        "engine": {"max-model-len": 8192},
+    }
+    settings = Settings.parse(config, frozenset())
+    assert misfits_of(settings) == []
+    cached(tmp_path, json.dumps({**CONFIG, "num_hidden_layers": 200, "hidden_size": 16384}))
+    said = [str(problem) for problem in misfits_of(settings)]
+    assert any("GiB of weights" in problem for problem in said)
+    assert any("8,192 tokens are more than the model's 4,096 positions" in one for one in said)
 
 
 def test_a_broken_config_in_the_cache_is_named(tmp_path: Path) -> None:

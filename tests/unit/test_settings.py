@@ -194,9 +194,10 @@ def test_an_unknown_stack_is_answered_with_the_known_ones() -> None:
         load_stack(ROOT / "Pulumi.sprak.yaml")
 
 
-def test_a_stack_file_that_is_no_yaml_names_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"config: [", b"config: {vllm-spark:model: \xff}"])
+def test_a_stack_file_that_is_no_yaml_names_the_file(tmp_path: Path, content: bytes) -> None:
     broken = tmp_path / "Pulumi.x.yaml"
-    broken.write_text("config: [")
+    broken.write_bytes(content)
     with pytest.raises(ConfigError, match=r"Pulumi\.x\.yaml"):
         load_stack(broken)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.tenants import has_gpu, in_the_way, tenant
+from engine.tenants import CHECK_LABEL, has_gpu, in_the_way, tenant
 
 
 def inspected(host: dict[str, Any] | None = None, **config: Any) -> dict[str, Any]:
@@ -43,6 +43,11 @@ def test_nvidias_variable_counts_with_nvidias_runtime_only() -> None:
     assert has_gpu(inspected({"Runtime": "nvidia"}, Env=env))
     assert not has_gpu(inspected({"Runtime": "runc"}, Env=env)), "NVIDIA's images all set it"
     assert not has_gpu(inspected({"Runtime": "nvidia"}, Env=["NVIDIA_VISIBLE_DEVICES=void"]))
+
+
+def test_a_check_of_an_image_is_no_tenant_since_it_ends_by_itself() -> None:
+    given = {"DeviceRequests": [{"Count": -1, "Capabilities": [["gpu"]]}]}
+    assert not has_gpu(inspected(given, Labels={CHECK_LABEL: "yes"}))
 
 
 def test_a_container_without_a_gpu_is_left_alone() -> None:
