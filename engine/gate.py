@@ -99,6 +99,7 @@ class Gate:
         self._interrupted = interrupted or threading.Event()
         self._began = time.monotonic()
         self._log = FollowedLog(self._began)
+        self._lost: float | None = None
         self._start: str | None = None
         self._heard = self._began
         self._silence: str | None = None
@@ -116,7 +117,7 @@ class Gate:
             now = time.monotonic()
             if entered_phase and self._log.start.phase is Phase.READY:
                 self._next_question = now
-            verdict = self._look(now) or self._said() or self._ask(now) or self._overdue(now)
+            verdict = self._look(now) or self._said(now) or self._ask(now) or self._overdue(now)
             if verdict is not None:
                 return verdict
             if entered_phase or now >= self._next_report:
@@ -146,10 +147,13 @@ class Gate:
             self._watch.wait(left)
         self._read()
 
-    def _said(self) -> Failed | None:
+    def _said(self, now: float) -> Failed | None:
         """A start that has failed in its log is over, even if its process lives on and is mute."""
         if not self._log.final:
             return None
+        self._lost = self._lost or now
+        if now - self._lost < LAST_WORDS_SECONDS:
+            return None  # the server may answer what it was asked, and tell more than its log
         return self._explained(self._unknown("the log says that the start has failed"))
 
     def _unknown(self, cause: str) -> Failed:
@@ -159,11 +163,15 @@ class Gate:
         self, seen: Failed, exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Failed:
         """The cause that the log tells; if it tells none, what was `seen`, and its last lines."""
-        self._hear(LAST_WORDS_SECONDS)
+        over = (self._lost or time.monotonic()) + LAST_WORDS_SECONDS
+        self._hear(over - time.monotonic())
+        answer = self._question.outcome if self._question else None
+        answered = answer.evidence if isinstance(answer, Refused) else ()
+        evidence = (*seen.evidence, *answered)
         found = self._log.diagnosis(exit_code=exit_code, oom_killed=oom_killed)
         if found.verdict == "failed":
-            return Failed(found.cause, found.mend, (*seen.evidence, *found.evidence))
-        return Failed(seen.cause, seen.mend, (*seen.evidence, *self._log.tail))
+            return Failed(found.cause, found.mend, (*evidence, *found.evidence))
+        return Failed(seen.cause, seen.mend, (*evidence, *self._log.tail))
 
     def _look(self, now: float) -> Failed | None:
         """What the Docker engine says, asked when the log ends and else twice a second."""

@@ -46,12 +46,12 @@ FAULTS = {
         {"health": {"stallSeconds": 2}},
     ),
     "a server that takes connections and never answers": Fault(
-        {"fault": "hang"}, ("did not answer within 10 s",), {"health": {"timeoutSeconds": 10}}
+        {"fault": "hang"}, ("did not answer within 7 s",), {"health": {"timeoutSeconds": 7}}
     ),
     "200 on /health with a wedged engine": Fault(
         {"fault": "wedge-0"},
-        ("did not answer within 10 s", "the engine hangs"),
-        {"health": {"timeoutSeconds": 10}},
+        ("did not answer within 7 s", "the engine hangs"),
+        {"health": {"timeoutSeconds": 7}},
     ),
     "200 on /health with a dead engine": Fault(
         {"fault": "dead-engine-0"}, ("EngineCore encountered an issue",)
