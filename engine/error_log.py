@@ -121,6 +121,11 @@ class ErrorLog:
         return "serving" if self.serving else self.start.phase.value
 
     @property
+    def _ended(self) -> bool:
+        """Whether a run that starts now is another one."""
+        return self.lost or bool(self.stopped) or self.serving or self.exit_code is not None
+
+    @property
     def lost(self) -> bool:
         """Whether the log says that this server is lost."""
         return bool(self.death or self.refused or self.said)
@@ -157,7 +162,7 @@ class ErrorLog:
             self.stopped = line
         elif self.announced and self.announced.task_only and _SERVED.search(text):
             self._forgive()
-        elif _RUN_BEGINS.search(text) and (self.lost or self.stopped or self.serving):
+        elif _RUN_BEGINS.search(text) and self._ended:
             self._begin()  # Docker restarted the container: the log of the last run counts
             self.start.read(line)
         elif "non-default args" in text or "args: Namespace" in text or "LLM engine (v" in text:
@@ -177,7 +182,7 @@ class ErrorLog:
     def _read_error(self, line: LogLine) -> None:
         text = line.text
         refused = not line.level and bool(_REFUSED.match(text))
-        if refused and (self.lost or self.stopped or self.serving):
+        if refused and self._ended:
             self._begin()  # argparse speaks before the banner: this is a run of its own
             self.tail.append(line.raw[:SHOWN])
         says_so_only = bool(_SAYS_SO_ONLY.search(text))

@@ -29,7 +29,7 @@ RULES = (
     ),
     Rule(
         id="hub_token_forbidden",
-        patterns=(r"403 Forbidden: (?P<why>.*?)\.*$",),
+        patterns=(r"403 Forbidden: (?P<why>[^.]+)",),
         cause="the hub forbids it to this token: {why}",
         mend="give the token the right that is named (https://huggingface.co/settings/tokens), or"
              " set another (huggingFaceToken, HF_TOKEN)",

@@ -230,8 +230,8 @@ RULES = (
     ),
     Rule(
         id="lora_refused",
-        patterns=(r"(?P<why>\S+ is unsupported LoRA weight)",
-                  r"While loading (?P<why>.+?, expected target modules in .+)",
+        patterns=(r"ValueError: (?:Call to add_lora method failed: )?(?:While loading )?"
+                  r"(?P<why>\S+(?: is unsupported LoRA weight|, expected target modules in .+))",
                   r"Call to add_lora method failed: (?P<why>.+)"),
         cause="vLLM cannot use a LoRA adapter: {why}",
         mend="train or export the adapter for the modules that vLLM serves (no lm_head or embedding"

@@ -508,6 +508,9 @@ def test_of_several_runs_in_one_log_the_last_counts() -> None:
     assert diagnose([*healthy, *failed]).rule == "kv_cache_none"
     assert diagnose([*healthy, *lines_of("flag_unknown_misspelt")]).rule == "flag_unknown"
     assert diagnose([*failed, *lines_of("flag_unknown_misspelt")]).rule == "flag_unknown"
+    killed = [BANNER, "vllm-1 exited with code 137"]
+    assert diagnose([*killed, *healthy]).verdict == "healthy"
+    assert diagnose([*killed, *failed[:-1]]).rule == "kv_cache_none"
 
 
 # --- following a log live ---
