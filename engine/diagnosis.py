@@ -113,6 +113,8 @@ class LogDiagnosis:
             return self._explained(best)
         if oom_killed:
             return self._verdict("failed", *self._during(KILLED_FOR_MEMORY), log.tail)
+        if code is None and not log.is_vllm and best is None:
+            return self._undecided()
         death = log.death or (None if log.serving else log.traceback)
         if death and death.exception:
             words = death.exception.text.strip()[:SHOWN]
@@ -171,6 +173,11 @@ class LogDiagnosis:
         log = self._log
         if not log.tail:
             return self._verdict("unknown", "the log is empty", "give the log of a vLLM start", ())
+        if not log.is_vllm:
+            return self._verdict(
+                "unknown", "this is no log of a vLLM server", "give the output of `docker logs`",
+                log.tail,
+            )  # fmt: skip
         if log.traceback and log.traceback.exception:
             words = log.traceback.exception.text.strip()[:SHOWN]
             return self._verdict(
@@ -179,11 +186,6 @@ class LogDiagnosis:
                 "give the log up to its end, with the exit code",
                 (log.traceback.exception.raw, log.traceback.frame),
             )
-        if not log.is_vllm:
-            return self._verdict(
-                "unknown", "this is no log of a vLLM server", "give the output of `docker logs`",
-                log.tail,
-            )  # fmt: skip
         return self._verdict(
             "unknown",
             f"the start is not finished: last phase {self.start.sentence()}",
@@ -199,7 +201,11 @@ class LogDiagnosis:
             match
             for match in log.matches
             if match.block.deadly
-            or (match.rule.anywhere and (match.changes >= 0 or not match.line.level))
+            or (
+                match.rule.anywhere
+                and not match.raised  # a thread's traceback: somebody survived it
+                and (match.changes >= 0 or not match.line.level)
+            )
             or match.rule.rank >= Rank.HINT
             or (quiet and match.changes == self.start.changes)
         ]

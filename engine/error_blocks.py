@@ -19,6 +19,8 @@ _OPEN_BLOCKS = 64
 _TRACEBACK = "Traceback (most recent call last)"
 _CHAINED = re.compile(r"^(?:During handling of|The above exception was the direct cause)")
 _UNCAUGHT = re.compile(r"\bin (?:<module>|_bootstrap|_run_module_as_main)\s*$")
+# V0's engine logs its end, and goes.
+_ENDS_V0 = re.compile(r"engine/multiprocessing/engine\.py\", line \d+, in (?:start|run_mp_engine)$")
 _ENDS_A_PROCESS = re.compile(
     r"EngineCore (?:failed to start|encountered a fatal error|hit an exception)"
     r"|WorkerProc failed|Engine process failed to start|Engine background task failed"
@@ -83,7 +85,8 @@ class ErrorBlocks:
         if text[:1].isspace() or text.startswith('File "'):
             if "File " in text:
                 # the first frame tells; a logged error may quote another process's traceback
-                if not block.indented and not line.level and _UNCAUGHT.search(text):
+                first = not block.indented
+                if first and (_ENDS_V0 if line.level else _UNCAUGHT).search(text):
                     block.deadly = True
                 block.indented = block.indented or text[:1].isspace()
                 block.frame = line.raw

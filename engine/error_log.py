@@ -25,14 +25,20 @@ _SAYS_SO_ONLY = re.compile(
     r"(?:[Ss]ee|check) (?:the )?(?:root cause|stack trace)|EngineDeadError"
     r"|engine core exited unexpectedly|proc \S+ died unexpectedly|RayWorkerProc rank=\S+ died"
     r"|(?:Engine core|WorkerProc) initialization failed|RayTaskError|RuntimeError: cancelled"
-    r"|RuntimeError: Executor failed"
+    r"|RuntimeError: Executor failed|MQLLMEngine is already dead"
+    r"|Engine (?:process \(pid \d+\)|loop has) died"
     r"|object has no attribute 'workers'"
+    r"|RuntimeError: NCCL error: unhandled \w+ error"  # "run with NCCL_DEBUG=INFO for details"
 )
 _REFUSED = re.compile(r"^\S{0,80}(?:vllm|server)[\w .-]{0,40}: error: ")
+_VLLM_FRAME = re.compile(r"\s*File \"[^\"]*\bvllm\b")
 _STOP_LOGGED = re.compile(r"shutdown triggered|received signal=SIG|Received shutdown signal")
 _SERVER_ENDS = re.compile(r"Shutting down")  # uvicorn, whoever asked for it
 _STOP_RAISED = re.compile(r"^(?:KeyboardInterrupt|SystemExit|[\w.]*CancelledError)\b")
-_EXIT = re.compile(r"^# exit (-?\d{1,5}) after|\bexited with code (\d{1,5})$|^Exited \((\d{1,5})\)")
+_EXIT = re.compile(
+    r"^# exit (-?\d{1,5}) after|^Exited \((\d{1,5})\)"
+    r"|\b(?:exited|terminated) with (?:exit )?code:? (\d{1,5})$"
+)
 _RUN_BEGINS = re.compile(r"API server version|█ +version \d")
 _SERVED = re.compile(r'"POST /v1/\S* HTTP/[\d.]+" 200')
 _ARGUMENTS = {
@@ -60,6 +66,11 @@ class Match:
     detail: str = ""
     lines_ahead: int = _LINES_AHEAD
 
+    @property
+    def raised(self) -> bool:
+        """Whether the line is the exception of a traceback."""
+        return self.block.exception is self.line
+
 
 class ErrorLog:
     """Collects, from the lines of one log, all that may explain a failure.
@@ -67,8 +78,7 @@ class ErrorLog:
     `announced`: the first error that ended a process, `death`: the first such whose exception has
     been read. `refused`: argparse's last word. `said`: the first line that only says that
     something failed elsewhere. `stopped`: the line that tells of a stop from outside.
-    `traceback`: the last traceback of any kind. `exit_code`: from the footer of a saved log,
-    signals as 128 + n. `tail`: the last lines.
+    `exit_code`: from the footer of a saved log, signals as 128 + n. `tail`: the last lines.
     """
 
     def __init__(self, version: str) -> None:
@@ -87,7 +97,7 @@ class ErrorLog:
         self.matches: list[Match] = []
         self.announced: ErrorBlock | None = None
         self.death: ErrorBlock | None = None
-        self.traceback: ErrorBlock | None = None
+        self._traceback: tuple[ErrorBlock, int] | None = None
         self.refused: LogLine | None = None
         self.said: LogLine | None = None
         self.stopped: LogLine | None = None
@@ -99,9 +109,21 @@ class ErrorLog:
         return self.start.phase is Phase.READY
 
     @property
+    def traceback(self) -> ErrorBlock | None:
+        """The last traceback that no phase has opened after."""
+        if self._traceback is None or self._traceback[1] != self.start.changes:
+            return None
+        return self._traceback[0]
+
+    @property
     def doing(self) -> str:
         """The phase, as it follows "while"."""
         return "serving" if self.serving else self.start.phase.value
+
+    @property
+    def _ended(self) -> bool:
+        """Whether a run that starts now is another one."""
+        return self.lost or bool(self.stopped) or self.serving or self.exit_code is not None
 
     @property
     def lost(self) -> bool:
@@ -126,7 +148,7 @@ class ErrorLog:
             self._read_arguments(text)
             return
         self.tail.append(line.raw[:SHOWN])
-        self.is_vllm = self.is_vllm or bool(line.origin)
+        self.is_vllm = self.is_vllm or bool(line.origin or _VLLM_FRAME.match(text))
         if line.level in ("INFO", "DEBUG"):
             self._read_message(line)
         else:
@@ -140,7 +162,7 @@ class ErrorLog:
             self.stopped = line
         elif self.announced and self.announced.task_only and _SERVED.search(text):
             self._forgive()
-        elif _RUN_BEGINS.search(text) and (self.lost or self.stopped or self.serving):
+        elif _RUN_BEGINS.search(text) and self._ended:
             self._begin()  # Docker restarted the container: the log of the last run counts
             self.start.read(line)
         elif "non-default args" in text or "args: Namespace" in text or "LLM engine (v" in text:
@@ -159,6 +181,10 @@ class ErrorLog:
 
     def _read_error(self, line: LogLine) -> None:
         text = line.text
+        refused = not line.level and bool(_REFUSED.match(text))
+        if refused and self._ended:
+            self._begin()  # argparse speaks before the banner: this is a run of its own
+            self.tail.append(line.raw[:SHOWN])
         says_so_only = bool(_SAYS_SO_ONLY.search(text))
         if line.level == "WARNING":
             if says_so_only and not self.stopped:
@@ -176,12 +202,12 @@ class ErrorLog:
             if not self.stopped:
                 self.said = self.said or line
         elif block.exception is line:
-            self.traceback = block
+            self._traceback = block, self.start.changes
             if block.deadly and not self.stopped:
                 self.death = self.death or block
         if block.deadly and not self.stopped:
             self.announced = self.announced or block
-        if not line.level and _REFUSED.match(text):
+        if refused:
             self.refused = self.refused or line
         self._match(line, block)
 

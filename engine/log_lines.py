@@ -16,9 +16,16 @@ LONGEST_TEXT = 6000
 """Characters of one line that are looked at. Lists of 300 architectures end nothing useful."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-# docker --timestamps, CI clocks in brackets, compose's "name-1  | "
+# compose's "name-1  | " (swarm's "name.1.id@node    | "), docker --timestamps (Kubernetes: with
+# "stderr F "), CI clocks in brackets, the journal's "Aug 19 18:34:27 host vllm[8727]: ", kubectl's
+# "[pod/name/container] ", and what a mail or an issue puts in front of a process
+_CLOCK = r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?\]?"
 _SAVED_WITH = re.compile(
-    r"^(?:\[?\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*(?:Z|[+-]\d\d:?\d\d)\]?\s|[\w.-]*\s*\|\s)"
+    rf"^(?:[\w.@-]*\s*\|\s"
+    rf"|(?:{_CLOCK}|[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d) [\w.-]+ [\w./@-]+\[\d+\]: "
+    rf"|{_CLOCK}\s(?:std(?:out|err) [FP] )?"
+    r"|\[pod/[^\]\s]+\] "
+    r"|[>\s]+(?=\(\w+ pid=\d+\)))+"
 )
 # "(EngineCore pid=914) ERROR 11-23 21:07:31 [core.py:1330] ", since 0.10.1 with the process;
 # before that "ERROR 04-17 15:10:09 [engine.py:448] "; Ray's "(RayWorkerWrapper pid=9, ip=10.0.0.1)"

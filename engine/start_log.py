@@ -101,6 +101,9 @@ _PHASES = (
     ("Supported tasks", Phase.SERVER),
     ("Starting vLLM ", Phase.SERVER),  # "API server on", since 0.21 "server on"
     ("Application startup complete", Phase.READY),
+    # of a server whose uvicorn is silent (uvicorn-log-level: warning)
+    ("Engine 000: Avg prompt throughput", Phase.READY),
+    ("Avg prompt throughput", Phase.READY),
 )
 # What a progress bar is called, the phase it belongs to and what it counts.
 _BARS = (

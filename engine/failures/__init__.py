@@ -6,13 +6,14 @@ among equals the order of the files counts.
 
 from __future__ import annotations
 
-from engine.failures import machine, memory, model, processes, settings
+from engine.failures import hub, kernels, machine, memory, model, processes, settings
 from engine.failures.processes import EXIT_CODES, KILLED_FOR_MEMORY
 from engine.failures.rule import Rank, Rule, Values
 
+_FILES = (hub, model, memory, kernels, machine, processes, settings)
 CATALOGUE: tuple[Rule, ...] = tuple(
     sorted(
-        (*model.RULES, *memory.RULES, *machine.RULES, *processes.RULES, *settings.RULES),
+        (rule for rules in _FILES for rule in rules.RULES),
         key=lambda rule: rule.rank,
     )
 )

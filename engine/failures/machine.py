@@ -1,11 +1,8 @@
-"""Failures of the machine under vLLM: GPU, driver, kernels, container, ports, files."""
+"""Failures of the machine under vLLM: GPU, driver, container, ports, files."""
 
 from __future__ import annotations
 
 from engine.failures.rule import Rank, Rule, Values
-
-_CUDA_IMAGE = ("take an image built for this GPU: on a DGX Spark nvcr.io/nvidia/vllm, or"
-               " vllm/vllm-openai built for CUDA 13 (cu130)")  # fmt: skip
 
 
 def _at_port(values: Values) -> Values:
@@ -34,11 +31,11 @@ RULES = (
                   r"no CUDA-capable device is detected",
                   r"could not select device driver \"\" with capabilities: \[\[gpu\]\]",
                   r"nvidia-container-cli: initialization error",
-                  r"unknown or invalid runtime name: nvidia"),
+                  r"unknown or invalid runtime name: nvidia", r"0 active drivers \(\[\]\)"),
         cause="the container sees no GPU",
         mend="set container.gpus: all (docker --gpus all) and leave CUDA_VISIBLE_DEVICES alone;"
              " if `nvidia-smi` fails in any container, install the NVIDIA container toolkit",
-        source="vLLM 0.26 log; torch; docker",
+        source="vLLM 0.26 log; torch; docker; Triton",
         anywhere=True,
     ),
     Rule(
@@ -77,68 +74,9 @@ RULES = (
         source="torch; libcuda",
     ),
     Rule(
-        id="kernel_image_missing",
-        patterns=(r"no kernel image is available for execution",
-                  r"This kernel only supports sm\w+", r"No compiled cutlass_scaled_mm",
-                  r"No supported CUDA architectures found", r"SM 12\.x requires CUDA >= [\d.]+"),
-        cause="the image has no kernels for this GPU",
-        mend=_CUDA_IMAGE,
-        source="torch; csrc/quantization",
-    ),
-    Rule(
-        id="cutlass_failed",
-        patterns=(r"cutlass_gemm_caller.{0,200}", r"RuntimeError: Error Internal",
-                  r"cutlass.{0,60}Error Internal",
-                  r"Failed to (?:run|initialize) (?:cutlass|GEMM)"),
-        cause="a CUTLASS kernel of the image fails on this GPU (FP8 on a GB10)",
-        mend="take a CUDA 13 (cu130) image, or set VLLM_DISABLED_KERNELS="
-             "CutlassFp8BlockScaledMMKernel",
-        source="vllm#43367, vllm#40934",
-    ),
-    Rule(
-        id="ptxas_too_old",
-        patterns=(r"ptxas fatal\s*: +Value '(?P<arch>sm_\w+)' is not defined",
-                  r"Value '(?P<arch>sm_\w+)' is not defined for option 'gpu-name'",
-                  r"Unsupported gpu architecture '(?P<arch>compute_\w+)'"),
-        cause="the compiler in the image does not know this GPU ({arch})",
-        mend="set TRITON_PTXAS_PATH=/usr/local/cuda/bin/ptxas if the image holds CUDA 13, else take"
-             " a CUDA 13 image",
-        source="Triton; gpustack#4372",
-        anywhere=True,
-    ),
-    Rule(
-        id="kernel_backend_missing",
-        patterns=(r"No (?P<what>[\w ]+ MoE backend)s? (?:supports|available)",
-                  r"(?P<what>type fp8e4nv) not supported in this architecture"),
-        cause="the image has no {what} for this GPU and model",
-        mend="take a newer image or a checkpoint with another quantization; remove moe-backend if"
-             " it is set",
-        source="fused_moe/oracle; Triton",
-        versions="0.11 to 0.33",
-    ),
-    Rule(
-        id="compiler_missing",
-        patterns=(r"Failed to find C compiler", r"No working C\+\+ compiler found",
-                  r"fatal error: Python\.h: No such file", r"[Cc]ould not find nvcc",
-                  r"nvcc: not found|No such file or directory: '[^']*nvcc'"),
-        cause="vLLM wants to compile a kernel, and the image has no compiler for it",
-        mend="take the full image (g++, python3-dev and, for FlashInfer, nvcc), or set"
-             " enforce-eager: true",
-        source="Triton; torch inductor; FlashInfer",
-    ),
-    Rule(
-        id="library_missing",
-        patterns=(r"ImportError: (?P<library>lib[\w.+-]+\.so[\w.]*): cannot open shared object",
-                  r"ImportError: .*(?P<library>undefined symbol: \w+)",
-                  r"(?P<library>version `GLIBC\w*_[\d.]+') not found"),
-        cause="the image does not fit together: {library}",
-        mend="take an unmodified image (nothing pip-installed over it) for this machine",
-        source="the dynamic linker",
-    ),
-    Rule(
         id="gpu_faulted",
-        patterns=(r"(?:CUDA|HIP) error: (?P<what>(?:an )?(?:illegal|unspecified|uncorrectable|"
-                  r"device-side|misaligned|the launch).*?)\.?$",
+        patterns=(r"(?:(?:CUDA|HIP) error|Triton Error \[CUDA\]): (?P<what>(?:an )?(?:illegal|"
+                  r"unspecified|uncorrectable|device-side|misaligned|the launch).*?)\.?$",
                   r"Cuda error \S+ '(?P<what>[^']*)'"),
         cause="the GPU faulted: {what}",
         mend="look for Xid in `dmesg` on the host; set enforce-eager: true to see whether CUDA"
@@ -147,7 +85,7 @@ RULES = (
     ),
     Rule(
         id="cuda_error",
-        patterns=(r"CUDA error: (?P<what>.+?)\.?$", r"CUDA driver error: (?P<what>.+?)\.?$",
+        patterns=(r"(?:CUDA error|CUDA driver error|Triton Error \[CUDA\]): (?P<what>.+?)\.?$",
                   r"\b(?P<what>CUBLAS_STATUS_(?!ALLOC)\w+|CUDNN_STATUS_\w+|CUDA_ERROR_\w+)"),
         cause="CUDA failed: {what}",
         mend="look at `dmesg` and `nvidia-smi` on the host, then start again; if it repeats, take"
@@ -156,16 +94,15 @@ RULES = (
         rank=Rank.GENERAL,
     ),
     Rule(
-        id="compilation_failed",
-        patterns=(r"(?P<what>(?:BackendCompilerFailed|InductorError|TorchRuntimeError): .{1,160})",
-                  r"(?P<what>Ninja build failed|CppCompileError.{0,120}|PTXASError.{0,120}"
-                  r"|nvcc fatal\s*: .{1,120}|Error building extension '\w+')",
-                  r"CalledProcessError: Command '\['(?P<what>ninja|nvcc)"),
-        cause="compiling the model failed: {what}",
-        mend="remove the compile cache (VLLM_CACHE_ROOT, ~/.triton) and start again; enforce-eager:"
-             " true starts without compiling",
-        source="torch.compile; FlashInfer",
+        id="docker_refused",
+        patterns=(r"Error response from daemon: (?P<why>.+)",
+                  r"(?P<why>failed to register layer: .+)"),
+        cause="docker refuses: {why}",
+        mend="correct what docker names: the image's name and tag, `docker login nvcr.io`, the"
+             " container's name, the mounts",
+        source="docker",
         rank=Rank.GENERAL,
+        anywhere=True,
     ),
     Rule(
         id="wrong_architecture",
@@ -214,6 +151,7 @@ RULES = (
                   r"[Aa]ddress already in use \(addr='tcp://[^']*:(?P<port_named>\d+)'",
                   r"attempting to bind on address \('[^']*', (?P<port_named>\d+)\): address",
                   r"Bind for \S*:(?P<port_named>\d+) failed: port is already allocated",
+                  r"bind\(\) to \S*:(?P<port_named>\d+) failed \(98: ",
                   r"(?:\[Errno 98\] |: )[Aa]ddress already in use"),
         cause="port {port} is taken by another program",
         mend="stop the other server (`ss -ltnp`, `docker ps`), or set another endpoint.port",
@@ -233,10 +171,12 @@ RULES = (
         id="permission",
         patterns=(r"\[Errno 13\] Permission denied: '(?P<path>[^']*)'",
                   r"PermissionError at (?P<path>\S+) when downloading",
+                  r"Permission denied \(os error 13\)",
                   r"\[Errno 30\] Read-only file system: '(?P<path>[^']*)'"),
         cause="{path} may not be written or read by the container's user",
         mend="give it to the user of the container (`chown -R` on the host's directory), or mount"
              " it writable",
-        source="the kernel, EACCES and EROFS",
+        source="the kernel, EACCES and EROFS; hf_xet",
+        compute=lambda values: {"path": values.get("path") or "the cache"},
     ),
 )  # fmt: skip

@@ -90,12 +90,15 @@ RULES = (
         id="gpu_out_of_memory",
         patterns=(rf"(?:CUDA|HIP|XPU) out of memory\. Tried to allocate (?P<tried>{_SIZE})"
                   rf"(?:\..*? of which (?P<free>{_SIZE}) is free)?",
+                  r"Cuda failure(?: \d+)? 'out of memory'|fastsafetensors.*cudaMalloc failed",
+                  # torch asks NVML how much is free, which shared memory does not tell
+                  r"NVML_SUCCESS == r INTERNAL ASSERT FAILED .*CUDACachingAllocator",
                   r"CUDA error: out of memory|Triton Error \[CUDA\]: out of memory"
                   r"|CUBLAS_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation"
                   r"|Failed to load model - not enough GPU memory"),
         cause="the GPU ran out of memory while {phase}{tried}",
         mend="{how}",
-        source="vLLM 0.26 log; torch",
+        source="vLLM 0.26 log; torch, pytorch#185240; NCCL; fastsafetensors",
         rank=Rank.GENERAL,
         compute=_out_of_memory,
     ),
@@ -167,12 +170,23 @@ RULES = (
         compute=_kv_length,
     ),
     Rule(
+        id="state_cache_too_small",
+        patterns=(r"max_num_seqs \((?P<seqs>\d+)\) exceeds available Mamba cache blocks"
+                  r" \((?P<fits>\d+)\)",),
+        cause="max-num-seqs {seqs} needs {seqs} Mamba states, and the memory holds {fits}",
+        mend="set max-num-seqs to at most {fits}, or raise gpu-memory-utilization",
+        source="vllm#30515; config/compilation.py",
+        versions="0.17 to 0.33",
+    ),
+    Rule(
         id="shm_too_small",
         patterns=(r"Insufficient space in (?P<path>/dev/shm) for [^:]*: (?P<want>\d+ MiB) required,"
                   r" (?P<free>\d+ MiB) free",
                   r"No space left on device.{0,40}(?P<path>/dev/shm|psm_|nccl-)",
-                  r"(?:Error while creating shared memory segment|unable to (?:open|mmap|resize)"
-                  r" .{0,60}shared memory|unable to mmap .* from file) ?(?P<path>/dev/shm)?",
+                  r"failed to extend (?P<path>/dev/shm)/\S+ to",
+                  r"(?:Error while creating shared memory segment|unable to (?:open|mmap|resize"
+                  r"|allocate) .{0,60}shared memory|unable to allocate shared memory"
+                  r"|unable to mmap .* from file) ?(?P<path>/dev/shm)?",
                   r"(?:^|: |: +\d+ )Bus error\b", r"\bSIGBUS\b"),
         cause="the container's /dev/shm is too small{sizes}",
         mend="set container.ipc: host (docker --ipc=host), or --shm-size=8g",
@@ -182,7 +196,7 @@ RULES = (
     ),
     Rule(
         id="disk_full",
-        patterns=(r"No space left on device", r"\bDisk quota exceeded", r"\bStorageFull\b"),
+        patterns=(r"[Nn]o space left on device", r"\bDisk quota exceeded", r"\bStorageFull\b"),
         cause="the disk is full",
         mend="free space where the cache is mounted (`df -h`, `docker system df`), then start"
              " again",
@@ -205,11 +219,11 @@ RULES = (
         id="host_out_of_memory",
         patterns=(r"DefaultCPUAllocator: (?:can't allocate memory|not enough memory)",
                   r"^MemoryError", r"\[Errno 12\] Cannot allocate memory",
-                  r"\bstd::bad_alloc\b"),
+                  r"\bstd::bad_alloc\b", r"due to the node running low on memory"),
         cause="the host's memory is used up while {phase}",
         mend="stop other programs, lower gpu-memory-utilization (on a Spark GPU and host share the"
              " memory: leave it 8 to 10 GiB), or raise the container's memory limit",
-        source="torch; Python",
+        source="torch; Python; Ray",
         anywhere=True,
     ),
 )  # fmt: skip

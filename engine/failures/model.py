@@ -1,10 +1,8 @@
-"""Failures of the model and its files: the hub, access, config, weights, tokenizer."""
+"""Failures of the model and its files: config, code, weights, tokenizer."""
 
 from __future__ import annotations
 
 from engine.failures.rule import Rank, Rule, Values
-
-_REPO = r"https?://(?:huggingface\.co|hf\.co|[\w.-]+)/(?:api/models/)?(?P<repo>[\w.-]+/[\w.-]+?)"
 
 # Tensors that only a quantized checkpoint has.
 _SCALES = (r"[\w.]*(?:weight_scale|scale_inv|input_scale|qweight|qzeros|g_idx|weight_packed"
@@ -34,8 +32,10 @@ def _directory_or_repo(values: Values) -> Values:
             " or correct the path",
         }
     return {
-        "what": f"{name} is neither on the hub (for this token) nor a directory with config.json",
-        "how": "check the spelling of the id, the Hugging Face token and the network",
+        "what": f"no config.json can be had for {name}: it is not on the hub (for this token), or"
+        " not a model in Hugging Face's format",
+        "how": "check the spelling of the id, the Hugging Face token and the network; of GGUF give"
+        " the path of a local file",
     }
 
 
@@ -48,89 +48,6 @@ def _missing_module(values: Values) -> Values:
 
 
 RULES = (
-    Rule(
-        id="hub_gated",
-        patterns=(rf"Cannot access gated repo for url {_REPO}/(?:resolve|tree|raw)?",
-                  r"You are trying to access a gated repo",
-                  r"Access to model (?P<repo>\S+) is restricted"),
-        detail=r"Make sure to have access to it at https://huggingface\.co/(?P<repo>\S+?)\.?$",
-        cause="{repo} is gated, and this token (or none) has no access to it",
-        mend="accept the licence at https://huggingface.co/{repo} and set a Hugging Face token of"
-             " that account (huggingFaceToken, HF_TOKEN)",
-        source="huggingface_hub GatedRepoError; transformers utils/hub.py",
-        compute=lambda values: {"repo": values.get("repo") or values["model"]},
-    ),
-    Rule(
-        id="hub_token_invalid",
-        patterns=(r"Invalid user token|Invalid credentials in Authorization header"
-                  r"|User Access Token .*? is expired",),
-        cause="the hub refuses the Hugging Face token",
-        mend="set a valid token (huggingFaceToken, HF_TOKEN): https://huggingface.co/settings/tokens",
-        source="huggingface_hub hf_api.py",
-    ),
-    Rule(
-        id="hub_repo_missing",
-        patterns=(rf"Repository Not Found for url: {_REPO}(?:/(?:resolve|tree|raw)\b.*|[.\s]*)$",
-                  r"(?:OSError: |^)(?P<repo>[\w.-]+/[\w.-]+) is not a local folder and is not a"
-                  r" valid model identifier"),
-        cause="the hub knows no model {repo}, or the token may not see it",
-        mend="check the spelling of {repo}; if it is private, set a Hugging Face token that may"
-             " read it",
-        source="huggingface_hub RepositoryNotFoundError",
-    ),
-    Rule(
-        id="hub_revision_missing",
-        patterns=(r"(?:^|\s)(?P<revision>\S{1,100}) is not a valid git identifier",
-                  rf"Revision Not Found for url: {_REPO}/resolve/(?P<revision>[^/\s]+)"),
-        cause="the model's repository has no revision {revision}",
-        mend="correct or remove revision: the model's page lists its branches and commits",
-        source="huggingface_hub RevisionNotFoundError",
-    ),
-    Rule(
-        id="hub_offline",
-        patterns=(r"outgoing traffic has been disabled", r"OfflineModeIsEnabled",
-                  r"offline mode is enabled"),
-        cause="{model} is not (completely) in the cache, and offline mode forbids to fetch it",
-        mend="remove HF_HUB_OFFLINE for one start, or fetch the model into the mounted cache first",
-        source="vLLM 0.26 log; huggingface_hub LocalEntryNotFoundError",
-    ),
-    Rule(
-        id="hub_tls",
-        patterns=(r"CERTIFICATE_VERIFY_FAILED",),
-        cause="the hub's TLS certificate is not trusted (a proxy that opens TLS?)",
-        mend="mount your CA bundle and set REQUESTS_CA_BUNDLE and SSL_CERT_FILE to it",
-        source="Python ssl",
-    ),
-    Rule(
-        id="hub_rate_limited",
-        patterns=(r"429 (?:Client Error: )?Too Many Requests.*",),
-        cause="the hub refuses for now: too many requests",
-        mend="wait some minutes and start again; a Hugging Face token raises the limit",
-        source="huggingface_hub HfHubHTTPError",
-    ),
-    Rule(
-        id="hub_unreachable",
-        patterns=(r"An error happened while trying to locate the files? on the Hub",
-                  r"We couldn't connect to 'https?://",
-                  r"(?:httpx|httpcore|requests|urllib3)[\w.]*\.(?:Connect\w*|\w*Timeout|ProxyError"
-                  r"|ConnectionError|NewConnectionError|MaxRetryError|NameResolutionError)\b",
-                  r"(?:HTTPS?ConnectionPool|MaxRetryError).*huggingface\.co",
-                  r"Data processing error: .*(?:CAS|reqwest|request error)"),
-        cause="the hub cannot be reached, and {model} is not in the cache",
-        mend="check the network and DNS of the container (`docker run --rm IMAGE getent hosts"
-             " huggingface.co`), or fetch the model into the mounted cache first",
-        source="vLLM 0.26 log; huggingface_hub, httpx and requests",
-    ),
-    Rule(
-        id="hub_file_missing",
-        patterns=(rf"Entry Not Found for url: {_REPO}/resolve/[^/]+/(?P<file>\S+?)\.?$",
-                  r"(?:^|\s)(?P<repo>\S{1,200}) does not appear to have a file named"
-                  r" (?P<file>\S+?)\.?(?:\s|$)"),
-        cause="{repo} has no file {file}",
-        mend="check that the repository is a model for vLLM (with {file}) and that it is complete",
-        source="huggingface_hub EntryNotFoundError; transformers utils/hub.py",
-        rank=Rank.GENERAL,
-    ),
     Rule(
         id="model_path_missing",
         patterns=(r"Repo id must be in the form 'repo_name' or 'namespace/repo_name':"
@@ -270,9 +187,11 @@ RULES = (
         patterns=(r"no module or parameter named '(?P<what>[^']*)'",
                   r"Attempted to load weight \((?P<what>[^)]*\)?)\) into parameter",
                   r"(?P<what>weights were not initialized from checkpoint.{0,80})",
+                  r"KeyError: '(?P<what>(?:model\.)?layers\.\d+\.[^']+)'",
                   r"AssertionError: (?P<what>Tried to load weights of size .*)"),
         cause="the weights do not belong to this config.json ({what})",
-        mend="fetch the whole checkpoint again, config.json and weights from one revision",
+        mend="fetch the whole checkpoint again, config.json and weights from one revision; if it is"
+             " whole, take a newer image",
         source="models/utils.py; weight_utils.py",
     ),
     Rule(
@@ -286,6 +205,13 @@ RULES = (
         source="transformers tokenization_utils_base.py",
     ),
     Rule(
+        id="tokenizer_format_unknown",
+        patterns=(r"data did not match any variant of untagged enum \w+",),
+        cause="this image's tokenizers cannot read the tokenizer.json of {model}",
+        mend="take a newer image; or fetch tokenizer.json again, if it may be damaged",
+        source="tokenizers, serde",
+    ),
+    Rule(
         id="tokenizer_class_unknown",
         patterns=(r"Tokenizer class (?P<name>\S+) (?:does not exist or )?is not currently",),
         cause="this image's transformers does not know the tokenizer class {name}",
@@ -296,7 +222,10 @@ RULES = (
         id="module_missing",
         patterns=(r"ModuleNotFoundError: No module named '(?P<module>[\w.]+)'",
                   r"(?P<module>hf_transfer)' package is not available",
-                  r"Please install (?P<module>[Rr]ay) with"),
+                  r"Please install (?P<module>[Rr]ay) with",
+                  r"ImportError: (?P<module>[\w-]+) is not installed",
+                  r"ImportError: (?:.{0,80}\b)?[Pp]lease install (?!it\b)"
+                  r"(?P<module>[A-Za-z][\w-]*)"),
         cause="the image lacks the Python package {module}",
         mend="{how}",
         source="Python; vLLM's optional imports",

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from engine.failures.rule import Rank, Rule, Values
 
+_OUT_OF_MEMORY = ("look for `oom` in `dmesg` on the host; lower gpu-memory-utilization (on a Spark"
+                  " GPU and host share the memory: leave it 8 to 10 GiB), or raise the container's"
+                  " memory limit")  # fmt: skip
+
 _SIGNALS = {"4": "SIGILL", "6": "SIGABRT", "7": "SIGBUS", "9": "SIGKILL", "11": "SIGSEGV"}
 
 
@@ -26,10 +30,21 @@ def _signal(values: Values) -> Values | None:
     return {"signal": name, "why": why.get(name, ""), "how": how}
 
 
+_NCCL = ("set NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME to the ConnectX-7 port on every node, and"
+         " read the log of a start with NCCL_DEBUG=INFO")  # fmt: skip
+
 RULES = (
     Rule(
         id="nccl",
-        patterns=(r"NCCL [Ee]rror(?: \d+)?: (?P<what>[^(\n]+\w)",
+        patterns=(r"RuntimeError: NCCL error: (?P<what>unhandled \w+ error)",),
+        cause="the GPUs or nodes cannot talk to each other (NCCL: {what})",
+        mend=_NCCL,
+        source="pynccl_wrapper.py, which leaves the cause to NCCL's own lines",
+        rank=Rank.HINT,
+    ),
+    Rule(
+        id="nccl_failed",
+        patterns=(r"NCCL [Ee]rror(?: \d+)?: (?!unhandled)(?P<what>[^(\n]+\w)",
                   r"(?P<what>nccl(?:System|Internal|Remote|UnhandledCuda|InvalidUsage)\w*Error)",
                   r"Bootstrap : (?P<what>no socket interface found)",
                   r"(?P<what>Gloo connectFullMesh failed)",
@@ -37,8 +52,7 @@ RULES = (
                   r"NCCL error in: \S+ (?P<what>[^(]+\w)"),
         detail=r"^(?P<what>(?:Cuda failure|Call to|socket\w*|Error while)\b.{0,120})",
         cause="the GPUs or nodes cannot talk to each other (NCCL: {what})",
-        mend="set NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME to the ConnectX-7 port on every node,"
-             " and read the log of a start with NCCL_DEBUG=INFO",
+        mend=_NCCL,
         source="pynccl_wrapper.py; torch distributed",
         rank=Rank.GENERAL,
     ),
@@ -98,24 +112,44 @@ RULES = (
         compute=_signal,
     ),
     Rule(
+        id="segmentation_fault",
+        patterns=(r"Fatal Python error: (?P<what>Segmentation fault|Illegal instruction|Aborted)",
+                  r"(?P<what>Segfault) encountered", r"\b(?P<what>Segmentation fault)\b",
+                  r"\b(?P<what>SIG(?:SEGV|ILL|ABRT)) received at"),
+        cause="a process ended by a fault of its own code ({what}) while {phase}",
+        mend="look at `dmesg` on the host; start once with enforce-eager: true; take another image,"
+             " without packages installed over it",
+        source="faulthandler; torch's handler; bash",
+        rank=Rank.HINT,
+    ),
+    Rule(
+        id="killed_for_memory",
+        patterns=(r"Out of memory: Killed process \d+ \((?P<what>[^)]*)\)",
+                  r"Memory cgroup out of memory: Killed process \d+ \((?P<what>[^)]*)\)",
+                  r"^\S+: line \d+: +\d+ Killed +(?P<what>\S+)", r"^Killed$"),
+        cause="the kernel killed {what} while {phase}, as it does when memory runs out",
+        mend=_OUT_OF_MEMORY,
+        source="the kernel's log; bash",
+        rank=Rank.HINT,
+        compute=lambda values: {"what": values.get("what") or "a process"},
+    ),
+    Rule(
         id="engine_died",
         patterns=(r"EngineDeadError", r"engine core exited unexpectedly",
                   r"(?:Engine core|Worker) proc .{0,40} died unexpectedly",
                   r"RayWorkerProc rank=\S+ died", r"Engine core initialization failed",
                   r"Engine process failed to start", r"EngineCore (?:failed|encountered|hit)",
                   r"WorkerProc (?:failed|initialization failed|hit an exception)",
-                  r"Frontend process failed during engine core"),
-        cause="the engine process is gone without a word, as when the kernel kills it for memory",
-        mend="look for `oom` and `Xid` in `dmesg` on the host; if it was killed for memory, lower"
-             " gpu-memory-utilization",
+                  r"Frontend process failed during engine core",
+                  r"MQLLMEngine is already dead|Engine (?:process .{0,20}|loop has )died"),
+        cause="the engine process is gone, and this log does not say why (as when the kernel kills"
+              " it for memory)",
+        mend="if the log is whole, the kernel may have killed it: look for `oom` and `Xid` in"
+             " `dmesg` on the host, lower gpu-memory-utilization; if not, diagnose the whole log",
         source="vLLM 0.26 log of a killed engine",
         rank=Rank.CONSEQUENCE,
     ),
 )  # fmt: skip
-
-_OUT_OF_MEMORY = ("look for `oom` in `dmesg` on the host; lower gpu-memory-utilization (on a Spark"
-                  " GPU and host share the memory: leave it 8 to 10 GiB), or raise the container's"
-                  " memory limit")  # fmt: skip
 
 EXIT_CODES = {
     125: ("docker could not start the container", "read docker's own message above"),

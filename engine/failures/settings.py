@@ -39,16 +39,16 @@ def _length_beyond_positions(values: Values) -> Values:
     return {"positions": values["derived"].split(".")[0]}
 
 
-def _capability(values: Values) -> Values:
-    needs, has = values.get("needs"), values.get("has")
-    return {"capability": f" (needs capability {needs}, has {has})" if needs else ""}
-
-
 def _short(values: Values) -> Values:
     """Choices as vLLM lists them, cut to what a person reads."""
     choices = [c.strip(" '\"") for c in (values.get("choices") or "").split(",")]
     shown = ", ".join(choices[:24]) + (", ..." if len(choices) > 24 else "")
     return {"choices": shown or "those that `vllm serve --help` names"}
+
+
+def _given(values: Values) -> Values:
+    """pydantic names the setting a line before, and repeats the value."""
+    return {"given": f", not {values['value']}" if values.get("value") else ""}
 
 
 _CHOICES = r"(?P<choices>[^{}()\[\]\"]*)"
@@ -111,7 +111,8 @@ RULES = (
     Rule(
         id="tool_parser_unknown",
         patterns=(rf"invalid tool call parser: (?P<name>\S+)(?: \(chose from \{{{_CHOICES})?",
-                  r"Tool parser '(?P<name>[^']*)' not found"),
+                  r"Tool parser '(?P<name>[^']*)' not found"
+                  rf"(?:\. Available parsers: {_CHOICES})?"),
         cause="there is no tool-call-parser named {name}",
         mend="set tool-call-parser to one of: {choices}",
         source="vLLM 0.26 log; launcher.py",
@@ -131,8 +132,9 @@ RULES = (
     Rule(
         id="chat_template_missing",
         patterns=(r"supplied chat template (?:string )?\((?P<path>[^)]*)\) "
-                  r"(?:appears path-like, but doesn't exist|is not a valid path)",),
-        cause="the chat template {path} does not exist inside the container",
+                  r"(?:appears path-like, but doesn't exist|is not a valid path"
+                  r"|looks like a file path, but it failed to be opened)",),
+        cause="the chat template {path} does not exist (or is not readable) inside the container",
         mend="mount the file and give its path in the container, or remove chat-template",
         source="entrypoints/chat_utils.py",
     ),
@@ -152,6 +154,15 @@ RULES = (
         cause="max-num-batched-tokens {tokens} is smaller than max-model-len {asked}",
         mend="set max-num-batched-tokens to at least {asked}, or enable-chunked-prefill",
         source="config/scheduler.py",
+    ),
+    Rule(
+        id="batched_tokens_below_image",
+        patterns=(r"max_tokens_per_mm_item \((?P<needs>\d+)\) is larger than max_num_batched_tokens"
+                  r" \((?P<tokens>\d+)\)",),
+        cause="one image may take {needs} tokens, more than max-num-batched-tokens {tokens}",
+        mend="set max-num-batched-tokens to at least {needs}, or limit the image's size with"
+             " mm-processor-kwargs",
+        source="v1/core/encoder_cache_manager.py",
     ),
     Rule(
         id="batched_tokens_below_seqs",
@@ -187,18 +198,6 @@ RULES = (
         source="vLLM 0.32 log; weight_utils.py",
     ),
     Rule(
-        id="quantization_unsupported_gpu",
-        patterns=(r"The quantization method (?P<method>\S+) is not supported for the current GPU\."
-                  r" Minimum capability: (?P<needs>\d+)\. Current capability: (?P<has>\d+)",
-                  r"Quantization (?P<method>scheme) is not supported for the current GPU",
-                  r"\b(?P<method>\w{1,40}) quantization is currently not supported (?:in|on|for)"),
-        cause="quantization {method} does not run on this GPU{capability}",
-        mend="take a checkpoint with another quantization (FP8 or NVFP4 on a DGX Spark), or an"
-             " image that is built for this GPU",
-        source="config/vllm.py",
-        compute=_capability,
-    ),
-    Rule(
         id="dtype_for_quantization",
         patterns=(r"(?P<dtype>torch\.\w+) is not supported for quantization method (?P<method>\w+)"
                   r"\. Supported dtypes: \[(?P<choices>[^\]]*)",),
@@ -230,11 +229,24 @@ RULES = (
         source="lora/peft_helper.py",
     ),
     Rule(
+        id="lora_refused",
+        patterns=(r"ValueError: (?:Call to add_lora method failed: )?(?:While loading )?"
+                  r"(?P<why>\S+(?: is unsupported LoRA weight|, expected target modules in .+))",
+                  r"Call to add_lora method failed: (?P<why>.+)"),
+        cause="vLLM cannot use a LoRA adapter: {why}",
+        mend="train or export the adapter for the modules that vLLM serves (no lm_head or embedding"
+             " weights), or remove it from lora-modules",
+        source="lora/utils.py; lora/lora_model.py",
+        rank=Rank.GENERAL,
+    ),
+    Rule(
         id="world_size_above_gpus",
         patterns=(r"World size \((?P<size>\d+)\) is larger than the number of available GPUs "
                   r"\((?P<gpus>\d+)\)",
                   r"Tensor parallel size \((?P<size>\d+)\) (?:cannot be larger than|exceeds) the "
-                  r"number of available GPUs \((?P<gpus>\d+)\)"),
+                  r"number of available GPUs \((?P<gpus>\d+)\)",
+                  r"please set tensor_parallel_size \((?P<size>\d+)\) to less than max local gpu"
+                  r" count \((?P<gpus>\d+)\)"),
         cause="tensor- and pipeline-parallel sizes ask for {size} GPUs, this node has {gpus}",
         mend="set tensor-parallel-size and pipeline-parallel-size to 1 on one Spark; on two, set"
              " nnodes, node-rank and master-addr (0.11.1 on) or distributed-executor-backend ray",
@@ -247,17 +259,6 @@ RULES = (
         cause="the model's {heads} attention heads cannot be split over {size} GPUs",
         mend="set tensor-parallel-size to a divisor of {heads}",
         source="config/model.py",
-    ),
-    Rule(
-        id="attention_backend_refused",
-        patterns=(r"Selected backend (?:\w+\.)?(?P<backend>\w+) is not valid for this "
-                  r"configuration\. Reason: (?P<why>.+)",
-                  r"(?P<backend>No valid attention backend) found (?P<why>.+)"),
-        cause="attention backend {backend} does not fit: {why}",
-        mend="remove attention-backend (VLLM_ATTENTION_BACKEND) so that vLLM chooses, or change"
-             " kv-cache-dtype or block-size as the reason says",
-        source="platforms/cuda.py",
-        versions="0.11 to 0.33",
     ),
     Rule(
         id="environment_not_a_number",
@@ -283,11 +284,13 @@ RULES = (
         id="settings_refused",
         patterns=(r"^\s*Value error, (?P<why>.+?)(?: \[type=value_error.*)?$",
                   r"^\s*(?P<why>(?:Input should be|Extra inputs are not permitted|Field required)"
-                  r".*?)(?: \[type=.*)?$"),
-        cause="vLLM refuses the settings: {why}",
+                  r".*?)"
+                  r"(?: \[type=\w+, input_value=(?P<value>.{1,80}?), input_type=.*| \[type=.*)?$"),
+        cause="vLLM refuses the settings: {why}{given}",
         mend="change what the message names, then start again",
         source="pydantic, for every config class of vLLM",
         versions="0.9 to 0.33",
         rank=Rank.GENERAL,
+        compute=_given,
     ),
 )  # fmt: skip

@@ -298,7 +298,20 @@ def test_an_exit_without_any_word_shows_the_last_lines() -> None:
     assert "hello" in found.evidence[-1]
 
 
-@pytest.mark.parametrize("log", [[], ["", "  "], ["Dear diary,", "today nothing failed."]])
+@pytest.mark.parametrize(
+    "log",
+    [
+        [],
+        ["", "  "],
+        ["Dear diary,", "today nothing failed."],
+        [
+            "Traceback (most recent call last):",
+            '  File "/app/manage.py", line 22, in <module>',
+            "    main()",
+            "ImproperlyConfigured: The SECRET_KEY setting must not be empty.",
+        ],
+    ],
+)
 def test_what_is_no_log_of_vllm_is_unknown(log: list[str]) -> None:
     assert diagnose(log).verdict == "unknown"
 
@@ -396,6 +409,55 @@ def test_a_requests_error_does_not_explain_a_later_kill() -> None:
     assert diagnose([BANNER, READY, full], exit_code=137).rule == ""
 
 
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        (engine_dies_of("FrobnicationError: no frobs"), "FrobnicationError"),
+        (["# exit 137 after 40.0 s"], "killed (SIGKILL)"),
+        ([], "the start is not finished"),
+    ],
+)
+def test_what_a_thread_died_of_does_not_explain_what_came_later(end: list[str], cause: str) -> None:
+    usage_report = [
+        "Exception in thread Thread-5 (_report_usage_worker):",
+        "Traceback (most recent call last):",
+        '  File "/usr/lib/python3.12/threading.py", line 1075, in _bootstrap_inner',
+        "    self.run()",
+        "OSError: [Errno 28] No space left on device: '/root/.config/vllm'",
+    ]
+    loading = "(EngineCore pid=9) INFO 11-01 10:00:09 [a.py:1] Starting to load model m..."
+    found = diagnose([BANNER, *usage_report, loading, *end])
+    assert cause in found.cause
+    assert found.rule == ""
+
+
+def test_a_v0_engine_that_logs_its_end_has_died() -> None:
+    head = "ERROR 04-22 00:13:32 [engine.py:160] "
+    found = diagnose(
+        [
+            BANNER,
+            READY,
+            head + "RuntimeError('CUDA error: an illegal memory access was encountered')",
+            head + "Traceback (most recent call last):",
+            head + '  File "/vllm/engine/multiprocessing/engine.py", line 158, in start',
+            head + "    self.run_engine_loop()",
+            head + "RuntimeError: CUDA error: an illegal memory access was encountered",
+            "CRITICAL 04-22 00:13:36 [launcher.py:116] MQLLMEngine is already dead, terminating",
+            "INFO:     Shutting down",
+        ],
+        exit_code=0,
+    )
+    assert (found.verdict, found.rule) == ("failed", "gpu_faulted")
+
+
+def test_a_server_whose_uvicorn_is_silent_serves_when_it_counts_tokens() -> None:
+    head = "(APIServer pid=1) INFO 11-01 10:01:00 [loggers.py:127] Engine 000: "
+    started = "(APIServer pid=1) INFO 11-01 10:00:30 [a.py:1] Starting vLLM API server 0"
+    assert diagnose([BANNER, started, head + "vllm cache_config_info"]).verdict == "unknown"
+    found = diagnose([BANNER, started, head + "Avg prompt throughput: 0.9 tokens/s, Running: 1"])
+    assert found.verdict == "healthy"
+
+
 def test_a_server_that_comes_up_has_survived_all_before_it() -> None:
     assert diagnose([*engine_dies_of("ValueError: Unknown load_format: x"), READY]).rule == ""
 
@@ -445,6 +507,10 @@ def test_of_several_runs_in_one_log_the_last_counts() -> None:
     assert diagnose([*failed, *healthy]).verdict == "healthy"
     assert diagnose([*healthy, *failed]).rule == "kv_cache_none"
     assert diagnose([*healthy, *lines_of("flag_unknown_misspelt")]).rule == "flag_unknown"
+    assert diagnose([*failed, *lines_of("flag_unknown_misspelt")]).rule == "flag_unknown"
+    killed = [BANNER, "vllm-1 exited with code 137"]
+    assert diagnose([*killed, *healthy]).verdict == "healthy"
+    assert diagnose([*killed, *failed[:-1]]).rule == "kv_cache_none"
 
 
 # --- following a log live ---
@@ -509,6 +575,17 @@ _PIDS = re.compile(r"pid=\d+")
 _CLOCK = re.compile(r"\d\d-\d\d \d\d:\d\d:\d\d")
 _ORIGIN_LINE = re.compile(r"(\.py:)\d+\]")
 _FRAME_LINE = re.compile(r"line \d+")
+SAVED_WITH = {
+    "compose": "vllm-qwen3-1  | ",
+    "compose with clock": "vllm-1  | 2026-11-23T20:42:24.123456789Z ",
+    "swarm": "vllm_llm.1.x7k2j@spark    | ",
+    "docker clock": "2026-11-23T20:42:24.123456789Z ",
+    "kubernetes": "2026-11-23T20:42:24.123456789Z stderr F ",
+    "kubectl": "[pod/vllm-7d9f-abcde/vllm] ",
+    "journal": "Nov 23 20:42:24 spark vllm[8727]: ",
+    "journal, iso": "2026-11-23T20:42:24.123456+0200 spark docker[8727]: ",
+    "clock": "2026-11-23 20:42:24.123 ",
+}
 _TAG = re.compile(r"^\(EngineCore pid=(\d+)\) ?")
 
 
@@ -527,10 +604,8 @@ def _in_form(lines: list[str], form: str, number: int, model: str) -> list[str]:
             line = _TAG.sub(rf"(EngineCore_DP3 pid={number}) ", line)
         elif form == "no process":
             line = re.sub(r"^\(\w+ pid=\d+\) ?", "", line)
-        elif form == "docker clock":
-            line = f"2026-11-23T20:42:24.123456789Z {line}"
-        elif form == "compose":
-            line = f"vllm-qwen3-1  | {line}"
+        elif form in SAVED_WITH:
+            line = SAVED_WITH[form] + line
         elif form == "colour":
             line = re.sub(r"^(\(\w+ pid=\d+\))", "\x1b[1;36m\\1\x1b[0;0m", line)
         elif form == "carriage return":
@@ -543,8 +618,7 @@ def _in_form(lines: list[str], form: str, number: int, model: str) -> list[str]:
 @given(
     name=st.sampled_from(sorted(FAILED)),
     form=st.sampled_from(
-        ["", "engine_0", "data parallel", "no process", "docker clock", "compose", "colour",
-         "carriage return"]
+        ["", "engine_0", "data parallel", "no process", "colour", "carriage return", *SAVED_WITH]
     ),
     number=st.integers(1, 4_000_000),
     model=st.from_regex(r"[A-Za-z][A-Za-z0-9.-]{0,30}", fullmatch=True),
@@ -554,6 +628,12 @@ def test_the_rule_holds_for_other_values_and_other_forms(
 ) -> None:
     found = diagnose(_in_form(lines_of(name), form, number, model))
     assert found.rule == FAILED[name]
+
+
+@pytest.mark.parametrize("before", [*SAVED_WITH.values(), "> ", "    "])
+def test_whatever_saved_the_log_a_server_that_serves_is_healthy(before: str) -> None:
+    found = diagnose(before + line for line in lines_of("healthy_serving"))
+    assert found.verdict == "healthy"
 
 
 def test_a_paste_that_lost_its_indentation_is_understood() -> None:
@@ -705,6 +785,16 @@ def test_a_missing_file_is_one_sentence_with_its_mend(capsys: pytest.CaptureFixt
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "/no/such/file.log" in said and "docker logs" in said
+
+
+def test_a_reader_that_wants_the_first_line_only_gets_no_traceback() -> None:
+    command = [sys.executable, "-m", "operations.diagnose", str(LOGS / "port_taken.log")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    ) as running:
+        assert running.stdout and running.stderr
+        running.stdout.close()
+        assert running.stderr.read() == b""
 
 
 def test_a_log_can_be_piped_in_whatever_its_bytes() -> None:
