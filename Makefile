@@ -58,7 +58,7 @@ check: .venv/ready-dev ## the fast checks: ruff, mypy, unit and stack tests
 
 test: check ## everything: what check does, then real Docker, real Pulumi, real vLLM
 	@$(PYTHON) -m bootstrap
-	@.venv/bin/pytest -n 3 --dist loadfile -m "(docker or e2e) and not alone"
+	@.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "(docker or e2e) and not alone"
 	@.venv/bin/pytest -m alone
 
 bench: .venv/ready ## measure what docs/benchmarks.md tells: NAME=gate-delay; RUNS=n; RECORD=1
