@@ -149,7 +149,7 @@ def test_a_tag_that_has_moved_is_named_and_would_replace_the_container(
     up = project.up()
     assert up.code == 0, up.output
     dockerfile = io.BytesIO(f"FROM {FAKE_IMAGE}\nLABEL moved=yes".encode())
-    moved, _ = engine.images.build(fileobj=dockerfile, tag=MOVING_IMAGE)
+    moved, _ = engine.images.build(fileobj=dockerfile, tag=MOVING_IMAGE, rm=True)
     try:
         preview = project.pulumi("preview", "--refresh", "--diff")
     finally:
