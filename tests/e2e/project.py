@@ -10,6 +10,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 from contextlib import suppress
@@ -37,6 +38,11 @@ GUIDE_IMAGE = "nvcr.io/nvidia/vllm:25.09-py3"
 
 FAKE_IMAGE = "vllm/vllm-openai-cpu:v0.32.0-fake"
 """What the fixture `fake_image` builds."""
+
+
+# What a script starts in its background ignores SIGINT, and so do its children. Pulumi ends its
+# plugins by that signal, and every command would wait 5 s for them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
