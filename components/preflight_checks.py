@@ -15,7 +15,7 @@ from components.image_check import ask_image, flags_key
 from components.plain_errors import PlainError
 from engine.drift import drift_of
 from engine.host_memory import memory_needed, shortage
-from engine.problems import Problem, listing
+from engine.problems import ConfigError, Problem, listing
 from engine.review import misfits_of
 from engine.settings import Settings
 from engine.tenants import Tenant, foreign, in_the_way
@@ -55,6 +55,8 @@ def check(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     try:
         found = _passed(name, stack, settings, str(props["imageId"]), before)
         return {**props, "passed": True, **found}
+    except ConfigError as error:  # by what is known of the model now
+        raise PlainError(str(error)) from None
     except APIError as error:
         raise PlainError(
             f"the Docker engine refuses: {error.explanation or error}\n"
