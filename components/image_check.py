@@ -92,7 +92,12 @@ def _run(settings: Settings, question: str, *, gpu: bool) -> str:
     try:
         said: list[bytes] = []
         output = container.attach(stderr=False, stream=True)
-        reader = threading.Thread(target=lambda: said.extend(output), daemon=True)
+
+        def read() -> None:
+            with suppress(OSError):  # Docker went away, and does not answer below either
+                said.extend(output)
+
+        reader = threading.Thread(target=read, daemon=True)
         container.start()
         reader.start()
         # Docker's client waits for a silent stream without end, whatever its own timeout.

@@ -20,6 +20,14 @@ pytestmark = pytest.mark.docker
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 
+BROKEN_CLIENT = """
+import huggingface_hub
+def snapshot_download(*_, **__):
+    raise RuntimeError("Data processing error: CAS service error")
+huggingface_hub.snapshot_download = snapshot_download
+"""
+"""As hf_xet fails, which fetches large files."""
+
 
 class Hub:
     """A hub with some models, in a container, and fetches from it into a volume."""
@@ -146,6 +154,17 @@ def test_a_download_that_broke_off_goes_on_where_it_was(hub: Hub) -> None:
     assert code == 0, said
     assert '" 206 ' in hub.requests(), "the rest only was asked for"
     assert 24 * MIB in hub.files().values()
+
+
+def test_an_error_of_the_client_for_large_files_is_told_in_words(hub: Hub, tmp_path: Path) -> None:
+    hub.serve()
+    (tmp_path / "sitecustomize.py").write_text(BROKEN_CLIENT)
+    stub = ["--volume", f"{tmp_path}:/stub:ro", "--env", "PYTHONPATH=/stub"]
+    code, _, told = hub.fetch("some/model", cache=["--volume", f"{hub.volume.name}:/cache", *stub])
+    assert code == 1
+    assert "cause: the fetch broke off: Data processing error: CAS service error" in told
+    assert "what was fetched is kept" in told
+    assert "Traceback" not in told
 
 
 def test_a_repository_that_gives_a_tokenizer_is_fetched_without_its_weights(hub: Hub) -> None:
