@@ -31,7 +31,6 @@ def wait_for_answer(props: dict[str, Any]) -> dict[str, Any]:
         stall_seconds=float(props["stallSeconds"]),
         interrupted=interruption.interrupted,
     )
-    interruption.listen()
     verdict = gate.run()
     if isinstance(verdict, Interrupted):
         raise PlainError(

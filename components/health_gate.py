@@ -14,16 +14,16 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
+
+from components.interruption import InterruptibleProvider
 
 if TYPE_CHECKING:
     from engine.sections import Health
 
 
-class HealthGateProvider(ResourceProvider):
+class HealthGateProvider(InterruptibleProvider):
     """Runs the gate on create and update; `read` notices that an answer is no longer true."""
-
-    serialize_as_secret_always = False
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Wait for the model. PlainError leaves no resource behind, so the next up tries again."""

@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 from pulumi.runtime.config import CONFIG
+
+from components.interruption import InterruptibleProvider
 
 if TYPE_CHECKING:
     from components.health_gate import HealthGate
@@ -22,10 +24,8 @@ if TYPE_CHECKING:
     from components.weights import ModelWeights
 
 
-class LastGoodProvider(ResourceProvider):
+class LastGoodProvider(InterruptibleProvider):
     """Writes down what it is given. It is given something only when the gate has passed."""
-
-    serialize_as_secret_always = False
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Begin the record; it is empty for a stack that has never run."""

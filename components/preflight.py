@@ -12,16 +12,16 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
+
+from components.interruption import InterruptibleProvider
 
 if TYPE_CHECKING:
     from engine.settings import Settings
 
 
-class PreflightProvider(ResourceProvider):
+class PreflightProvider(InterruptibleProvider):
     """Checks on create and update; `read` notices that the container does not run any more."""
-
-    serialize_as_secret_always = False
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Check. PlainError leaves no resource behind, so the next up checks again."""

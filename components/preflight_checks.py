@@ -9,7 +9,6 @@ import docker
 from docker.errors import APIError, DockerException, NotFound
 from requests.exceptions import RequestException
 
-from components import interruption
 from components.host_checks import DockerHost
 from components.image_check import ask_image, flags_key
 from components.plain_errors import PlainError
@@ -49,7 +48,6 @@ def as_declared(props: dict[str, Any]) -> bool:
 
 def check(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     """The resource's outputs if nothing is in the way; PlainError lists what is."""
-    interruption.listen()
     name, stack = str(props["containerName"]), str(props["stack"])
     settings = Settings.model_validate_json(props["declared"])
     try:

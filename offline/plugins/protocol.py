@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -270,9 +271,11 @@ def serve(make: Callable[[str], Plugin]) -> NoReturn:
     """Run the plugin that `make` returns for an engine's address, as long as that engine lives.
 
     The engine starts a plugin with its own address as the last argument and reads the port from
-    the first line. It ends it by a signal; should it die itself, nothing tells the plugin, so the
-    plugin watches whose child it is.
+    the first line. It ends it by SIGINT, one plugin after another; a traceback of each would take
+    time, and might be shown to a person. Should the engine die itself, nothing tells the plugin, so
+    the plugin watches whose child it is.
     """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     engine = os.getppid()
     server = grpc.server(ThreadPoolExecutor(max_workers=64), options=_GRPC_CHANNEL_OPTIONS)
     plugin = make(sys.argv[-1])

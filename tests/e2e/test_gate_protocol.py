@@ -5,6 +5,7 @@ The containers run the fake engine, in the CPU engine's image because that has a
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,10 @@ def test_a_container_that_ended_by_itself_is_not_said_to_have_ignored_sigterm(
     with pytest.raises(grpc.RpcError) as failed:
         provider.create(server)
     assert "The container is stopped and kept" in failed.value.details()
+
+
+def test_the_process_ends_at_once_when_the_engine_ends_it() -> None:
+    with GateProcess() as gate:
+        assert gate.changes({}, {"containerId": "another"})
+        gate.process.send_signal(signal.SIGINT)
+        assert gate.process.wait(timeout=30) == -signal.SIGINT, "by the kernel, not by Python"

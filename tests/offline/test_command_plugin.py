@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -145,3 +146,17 @@ def test_a_plugin_ends_with_the_engine_that_started_it(tmp_path: Path) -> None:
     engine.kill()
     # What the engine and the plugin both hold open ends when the second of them does.
     assert engine.communicate(timeout=30)[0] == ""
+
+
+def test_a_plugin_that_the_engine_ends_says_nothing(tmp_path: Path) -> None:
+    write_plugin_dir(tmp_path, "command", "1.2.3", Path(sys.executable))
+    plugin = subprocess.Popen(
+        [tmp_path / "pulumi-resource-command", "127.0.0.1:1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert plugin.stdout is not None
+    assert int(plugin.stdout.readline())
+    plugin.send_signal(signal.SIGINT)
+    assert plugin.communicate(timeout=30) == ("", "")
