@@ -161,6 +161,38 @@ RULES = (
         versions="0.11 to 0.33",
     ),
     Rule(
+        id="attention_sinks",
+        patterns=(r"(?P<why>Sinks are only supported in FlashAttention 3)",
+                  r"(?P<why>\w+ backend currently does not support attention sinks)"),
+        cause="the attention backend cannot compute this model (gpt-oss) on this GPU: {why}",
+        mend="take a newer image, or set attention-backend: TRITON_ATTN (before 0.13"
+             " VLLM_ATTENTION_BACKEND=TRITON_ATTN, in 0.10 TRITON_ATTN_VLLM_V1)",
+        source="vllm#22331, vllm#30919",
+        versions="0.10 to 0.33",
+    ),
+    Rule(
+        id="bfloat16_unsupported_gpu",
+        patterns=(r"Bfloat16 is only supported on GPUs with compute capability of at least"
+                  r" (?P<needs>[\d.]+)\. Your (?P<gpu>.+?) GPU has compute capability"
+                  r" (?P<has>\d+\.\d+)",),
+        cause="this GPU cannot compute with bfloat16 ({gpu}: capability {has}, {needs} needed)",
+        mend="set dtype: half",
+        source="platforms/cuda.py",
+    ),
+    Rule(
+        id="weights_not_divisible",
+        patterns=(r"(?P<why>The output_size of gate's and up's weight = \d+ is not divisible by"
+                  r" weight quantization block_n = \d+)",
+                  r"(?P<why>Weight \w+ = \d+ is not divisible by (?:weight quantization"
+                  r" block_[nk]|min_thread_[nk]|group_size) = \d+)",
+                  r"(?P<why>The (?:in|out)put size is not aligned with the quantized weight shape)",
+                  r"AssertionError: (?P<why>\d+ is not divisible by \d+)"),
+        cause="the model's weights cannot be split so: {why}",
+        mend="lower tensor-parallel-size (of a mixture of experts, enable-expert-parallel: true"
+             " keeps each expert whole), or take a checkpoint with another quantization",
+        source="vllm#17569, vllm#13640, vllm#5675; distributed/utils.py",
+    ),
+    Rule(
         id="quantization_unsupported_gpu",
         patterns=(r"The quantization method (?P<method>\S+) is not supported for the current GPU\."
                   r" Minimum capability: (?P<needs>\d+)\. Current capability: (?P<has>\d+)",

@@ -139,8 +139,17 @@ RULES = (
         anywhere=True,
     ),
     Rule(
+        id="numa_nodes_too_few",
+        patterns=(r"\bNot? enough allowed NUMA nodes to bind threads of (?P<size>\d+)"
+                  r"(?: local)? CPUWorkers\. Allowed NUMA nodes are (?P<nodes>\[[^\]]*\])",),
+        cause="the CPU engine binds each of {size} workers to a NUMA node, and has {nodes} only",
+        mend="set tensor-parallel-size to the number of NUMA nodes, or bind the threads by hand"
+             " (VLLM_CPU_OMP_THREADS_BIND)",
+        source="v1/worker/cpu_worker.py",
+    ),
+    Rule(
         id="files_too_many",
-        patterns=(r"\[Errno 24\] Too many open files",),
+        patterns=(r"(?<!`OSError: )\[Errno 24\] Too many open files",),
         cause="the process may not open more files",
         mend="raise the limit: container.ulimits nofile 65536",
         source="the kernel, EMFILE",

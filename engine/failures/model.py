@@ -24,7 +24,7 @@ def _repo_or_path(values: Values) -> Values:
 
 
 def _directory_or_repo(values: Values) -> Values:
-    name = values["name"]
+    name = values.get("name") or values["model"]
     if name.startswith(("/", ".", "~")):
         return {
             "what": f"{name} is no model: there is no config.json in it",
@@ -60,7 +60,9 @@ RULES = (
     ),
     Rule(
         id="model_without_config",
-        patterns=(r"Invalid repository ID or local directory specified: '(?P<name>[^']*)'",),
+        patterns=(r"Invalid repository ID or local directory specified: '(?P<name>[^']*)'",
+                  r"No supported config format found in (?P<name>\S+?)\.?(?:\s|$)",
+                  r"Could not detect config format for no config file found"),
         cause="{what}",
         mend="{how}",
         source="vLLM 0.26 log; transformers_utils/config.py",
@@ -97,6 +99,13 @@ RULES = (
         cause="vLLM {version} cannot run the architecture {arch}",
         mend="take a newer image, or another model; check architectures in config.json",
         source="vLLM 0.26 log; models/registry.py",
+    ),
+    Rule(
+        id="gguf_unsupported",
+        patterns=(r"GGUF model with architecture (?P<arch>[\w.-]+) is not supported yet",),
+        cause="this image cannot read GGUF files of the architecture {arch}",
+        mend="take the model's safetensors checkpoint, or a newer image",
+        source="transformers, vllm#28691",
     ),
     Rule(
         id="architecture_dropped",

@@ -102,6 +102,13 @@ RULES = (
         source="multiproc_executor.py; spark-vllm-docker#321",
     ),
     Rule(
+        id="cuda_forked",
+        patterns=(r"Cannot re-initialize CUDA in forked subprocess",),
+        cause="the engine was forked from a process that had used CUDA already",
+        mend="set VLLM_WORKER_MULTIPROC_METHOD=spawn",
+        source="torch; vllm#12754",
+    ),
+    Rule(
         id="process_killed",
         patterns=(r"died unexpectedly \(exit code: (?P<code>-\d+)\)",
                   r"Failed core proc\(s\): \{'[^']*': (?P<code>-\d+)"),
@@ -148,6 +155,7 @@ RULES = (
              " `dmesg` on the host, lower gpu-memory-utilization; if not, diagnose the whole log",
         source="vLLM 0.26 log of a killed engine",
         rank=Rank.CONSEQUENCE,
+        levels=frozenset({"", "WARNING", "ERROR", "CRITICAL"}),
     ),
 )  # fmt: skip
 

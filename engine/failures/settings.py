@@ -19,7 +19,8 @@ def _advice(written: str) -> str:
         return f"write {near[0]} for {name}" if near else f"remove {name} or correct its spelling"
     if flag.removed:
         instead = f"write {flag.successor} for {name}" if flag.successor else f"remove {name}"
-        return f"{instead}: vLLM {flag.removed} dropped it"
+        note = f" ({flag.note})" if flag.note else ""
+        return f"{instead}: vLLM {flag.removed} dropped it{note}"
     if flag.added:
         return f"remove {name}, or take a newer image: it came with vLLM {flag.added}"
     return f"remove {name}"
