@@ -21,7 +21,7 @@ from typing import Literal
 
 from engine.error_log import SHOWN, ErrorLog, Match
 from engine.failures import EXIT_CODES, KILLED_FOR_MEMORY, Rank
-from engine.log_lines import log_lines
+from engine.log_lines import Margin, log_lines
 from engine.redaction import redacted
 from engine.start_log import StartLog
 
@@ -67,6 +67,7 @@ class LogDiagnosis:
 
     def __init__(self, version: str | None = None) -> None:
         self._log = ErrorLog(version or "")
+        self._margin = Margin()
 
     @property
     def start(self) -> StartLog:
@@ -80,7 +81,7 @@ class LogDiagnosis:
 
     def feed(self, chunk: str) -> None:
         """Reads a line, or what one read of the log gave."""
-        for line in log_lines(chunk):
+        for line in log_lines(chunk, self._margin):
             self._log.read(line)
 
     def diagnosis(self, exit_code: int | None = None, oom_killed: bool = False) -> Diagnosis:
@@ -142,6 +143,14 @@ class LogDiagnosis:
     def _was_stopped(self, code: int | None) -> Diagnosis:
         log = self._log
         evidence = (log.stopped.raw,) if log.stopped else ()
+        if log.stopped and log.stopped.level and not log.serving and not self.start.changes:
+            return self._verdict(
+                "unknown",
+                "the server was stopped from outside, and the log begins too late to say whether"
+                " it had served",
+                "give the log from its beginning",
+                evidence,
+            )
         if not log.serving:
             return self._verdict(
                 "failed",

@@ -18,6 +18,8 @@ _OPEN_BLOCKS = 64
 
 _TRACEBACK = "Traceback (most recent call last)"
 _CHAINED = re.compile(r"^(?:During handling of|The above exception was the direct cause)")
+# The program itself, as a shell or an image starts it: not a child of it.
+_FROM_THE_TOP = re.compile(r"\bvllm\", line \d+, in <module>$|in _run_module_as_main$")
 _UNCAUGHT = re.compile(r"\bin (?:<module>|_bootstrap|_run_module_as_main)\s*$")
 # V0's engine logs its end, and goes.
 _ENDS_V0 = re.compile(r"engine/multiprocessing/engine\.py\", line \d+, in (?:start|run_mp_engine)$")
@@ -43,11 +45,13 @@ class ErrorBlock:
     """One error as one process tells it: a traceback with its chain, or a single line.
 
     `deadly`: it ended a process. `task_only`: it may have ended but one task of a serving engine.
+    `from_the_top`: it ended the program, whose own first frame it shows.
     `frame` is the innermost frame's line, `exception` the last exception of the chain.
     """
 
     deadly: bool = False
     task_only: bool = False
+    from_the_top: bool = False
     frame: str = ""
     exception: LogLine | None = None
     in_frames: bool = False
@@ -88,6 +92,7 @@ class ErrorBlocks:
                 first = not block.indented
                 if first and (_ENDS_V0 if line.level else _UNCAUGHT).search(text):
                     block.deadly = True
+                    block.from_the_top = bool(_FROM_THE_TOP.search(text.rstrip()))
                 block.indented = block.indented or text[:1].isspace()
                 block.frame = line.raw
             return None

@@ -40,6 +40,9 @@ _EXIT = re.compile(
     r"|\b(?:exited|terminated) with (?:exit )?code:? (\d{1,5})$"
 )
 _RUN_BEGINS = re.compile(r"API server version|█ +version \d")
+_RETRIED = re.compile(r"thrown while requesting (?:HEAD|GET) |^Retrying in \d")
+# uvicorn listens when all else is done: whoever was answered was answered by a server
+_ANSWERED = re.compile(r'^\S+ - "[A-Z]+ /\S* HTTP/[\d.]+" \d{3}')
 _SERVED = re.compile(r'"POST /v1/\S* HTTP/[\d.]+" 200')
 _ARGUMENTS = {
     "util": re.compile(r"\bgpu[_-]memory[_-]utilization['\"]?[:=\s]\s*([\d.]+)"),
@@ -91,6 +94,8 @@ class ErrorLog:
         self.tail: deque[str] = deque(maxlen=_LINES_AHEAD)
         self.is_vllm = False
         self._arguments = dict.fromkeys(_ARGUMENTS, "")
+        self._answered = False
+        self._program_end: ErrorBlock | None = None
         self._forget_errors()
 
     def _forget_errors(self) -> None:
@@ -105,8 +110,8 @@ class ErrorLog:
 
     @property
     def serving(self) -> bool:
-        """Whether the server has come up."""
-        return self.start.phase is Phase.READY
+        """Whether the server has come up, be it before the first line of a log that was cut."""
+        return self.start.phase is Phase.READY or self._answered
 
     @property
     def traceback(self) -> ErrorBlock | None:
@@ -132,9 +137,9 @@ class ErrorLog:
 
     def read(self, line: LogLine) -> None:
         """Takes in one line."""
-        was_serving = self.serving
+        was_starting = self.start.phase is not Phase.READY
         self.start.read(line)
-        if self.serving and not was_serving:
+        if was_starting and self.start.phase is Phase.READY and not self._answered:
             self._forget_errors()
         text = line.text
         if not text or text.isspace():
@@ -156,6 +161,8 @@ class ErrorLog:
 
     def _read_message(self, line: LogLine) -> None:
         text = line.text
+        if not line.origin and _ANSWERED.search(text):
+            self._answered = True
         if self.stopped is None and (
             _STOP_LOGGED.search(text) or (self.serving and _SERVER_ENDS.search(text))
         ):
@@ -194,6 +201,12 @@ class ErrorLog:
         block = self._blocks.place(line, self.serving)
         if block is None:
             return
+        if block.from_the_top and block.exception is line:
+            over = self.refused or self._program_end
+            if over and over is not block and not line.process:
+                self._begin()  # it dies but once: this run had not come to its banner
+                self.tail.append(line.raw[:SHOWN])
+            self._program_end = block
         if block.deadly and _STOP_RAISED.match(text):
             self.stopped = self.stopped or line
             self.announced = None
@@ -213,6 +226,8 @@ class ErrorLog:
 
     def _match(self, line: LogLine, block: ErrorBlock) -> None:
         self._complete(line, block)
+        if _RETRIED.search(line.text):
+            return
         if len(self.matches) >= _MOST_MATCHES:
             return
         for rule in CATALOGUE:

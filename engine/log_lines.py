@@ -41,6 +41,14 @@ _OTHER_LEVELS = re.compile(
     r"|^\[?(?P<glog>[WEIF])\d{4} \d\d:\d\d:\d\d"
     r"|^\S+:\d+: \w*(?P<warnings>Warning): "
 )
+# What never stands behind anything but a margin.
+_AT_THE_LEFT = re.compile(
+    r"\([^()]{0,60}?\bpid=\d+[^()]{0,40}\) ?"
+    r"|\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)(?: \d\d-\d\d \d\d:\d\d| \[|:  )"
+    r"|Traceback \(most recent call last\)"
+    r"|usage: vllm\b|\bvllm(?: serve)?: error: "
+)
+_WIDEST_MARGIN = 200
 _GLOG = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "CRITICAL"}
 
 
@@ -61,15 +69,49 @@ class LogLine:
     raw: str
 
 
-def log_lines(chunk: str) -> Iterator[LogLine]:
-    """The lines in what one read of a log gave, progress bars (separated by CR) one by one."""
+class Margin:
+    """What some tool put in front of every line of a log, learnt from the log itself.
+
+    No list names every viewer, pager and quotation. But all of them put one shape before every
+    line, and it stands bare in front of what vLLM, Python and argparse write at the very left.
+    """
+
+    def __init__(self) -> None:
+        self._shape: re.Pattern[str] | None = None
+        self._before: str | None = None
+
+    def width(self, raw: str) -> int:
+        """How many characters in front of this line are not the program's."""
+        begin = _AT_THE_LEFT.search(raw, 0, _WIDEST_MARGIN)
+        if begin:
+            margin = raw[: begin.start()]
+            # a lone indented traceback is quoted by the program; where all is indented, it is not
+            if margin.strip() or self._before is None or self._before.startswith(margin):
+                self._shape = _shape(margin) if margin else None
+        self._before = raw if raw.strip() else self._before
+        found = self._shape.match(raw) if self._shape else None
+        return found.end() if found else 0
+
+
+def _shape(margin: str) -> re.Pattern[str]:
+    """Numbers and padding may change from line to line; what ends the margin may not."""
+    head = margin.rstrip()
+    loose = re.sub(r"\d+", r"\\d+", re.sub(r"(?:\\?\s)+", r"\\s+", re.escape(head)))
+    return re.compile(loose + re.escape(margin[len(head) :]))
+
+
+def log_lines(chunk: str, margin: Margin | None = None) -> Iterator[LogLine]:
+    """The lines in what one read of a log gave, progress bars (separated by CR) one by one.
+
+    `margin` is one object for each log; without it only the widely met forms are known.
+    """
     if chunk.startswith('{"'):
         chunk = _unwrapped(chunk)
     if "\x1b" in chunk:
         chunk = _COLOUR.sub("", chunk)
     for raw in re.split(r"[\r\n]+", chunk) if "\r" in chunk or "\n" in chunk else (chunk,):
         if raw:
-            yield _parsed(raw)
+            yield _parsed(raw, margin.width(raw) if margin else 0)
 
 
 def _unwrapped(chunk: str) -> str:
@@ -87,7 +129,7 @@ def _unwrapped(chunk: str) -> str:
     return chunk
 
 
-def _parsed(raw: str) -> LogLine:
+def _parsed(raw: str, margin: int) -> LogLine:
     if len(raw) > LONGEST_TEXT:
         raw = f"{raw[: LONGEST_TEXT // 2]} … {raw[-LONGEST_TEXT // 2 :]}"
     header = _VLLM.search(raw, 0, 300)
@@ -95,7 +137,7 @@ def _parsed(raw: str) -> LogLine:
         named = _PROCESS.search(raw, 0, header.start())
         process = named["process"] if named else ""
         return LogLine(process, header["level"], header["origin"], raw[header.end() :], raw)
-    text = _SAVED_WITH.sub("", raw)
+    text = _SAVED_WITH.sub("", raw[margin:])
     process = ""
     while named := _PROCESS.match(text):  # a test runner's or Ray's in front of vLLM's own
         process, text = named["process"], text[named.end() :]

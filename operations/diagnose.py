@@ -8,6 +8,7 @@ Exit code: 0 healthy, 1 failed, 3 unknown, 2 when the log cannot be read.
 from __future__ import annotations
 
 import argparse
+import codecs
 import io
 import json
 import signal
@@ -67,15 +68,16 @@ def as_text(found: Diagnosis) -> str:
 
 
 def _diagnose(name: str) -> Diagnosis:
-    if name == "-":
-        return diagnose(_lines(sys.stdin.buffer))
-    with open(name, "rb") as log:  # noqa: PTH123
+    with open(sys.stdin.fileno() if name == "-" else name, "rb") as log:  # noqa: PTH123
         return diagnose(_lines(log))
 
 
-def _lines(log: Iterable[bytes]) -> Iterable[str]:
-    """Whatever the bytes are: a log is cut anywhere, and bars are drawn in UTF-8."""
-    return (line.decode("utf-8", errors="replace").rstrip("\n") for line in log)
+def _lines(log: io.BufferedReader) -> Iterable[str]:
+    """Whatever the bytes are: a log is cut anywhere, and PowerShell's `>` writes UTF-16."""
+    wide = log.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding = "utf-16" if wide else "utf-8-sig"
+    text = io.TextIOWrapper(log, encoding=encoding, errors="replace", newline="\n")
+    return (line.rstrip("\n") for line in text)
 
 
 if __name__ == "__main__":

@@ -132,6 +132,7 @@ def test_every_rule_names_its_source_its_versions_and_what_to_do() -> None:
         ("port_taken", "port 8099", "endpoint.port"),
         ("flag_unknown_misspelt", "--max-model-length2", "write max-model-len"),
         ("flag_unknown_removed", "--swap-space 4", "vLLM 0.18.0 dropped it"),
+        ("flag_unknown_removed", "--disable-log-requests", "remove disable-log-requests"),
         ("flag_value", "EOF while parsing an object", "--compilation-config"),
         ("model_path_missing", "/models/does-not-exist does not exist", "mount"),
         ("quantization_config_missing", "w2_weight_scale_inv", "config.json"),
@@ -329,6 +330,11 @@ def test_what_is_no_log_of_vllm_is_unknown(log: list[str]) -> None:
         "allocate 1.00 GiB, lower max_num_seqs",
         "(APIServer pid=1) WARNING 11-01 10:00:00 [system_utils.py:299] fd limit errors like "
         "`OSError: [Errno 24] Too many open files`",
+        "Found ulimit of 20000. This can cause fd limit errors like `OSError: [Errno 24] Too many "
+        "open files`",
+        "(APIServer pid=1) '(ReadTimeoutError(\"HTTPSConnectionPool(host='huggingface.co', "
+        "port=443): Read timed out.\"), '(Request ID: 7)')' thrown while requesting HEAD "
+        "https://huggingface.co/Qwen/Qwen3-8B/resolve/main/config.json",
         "(APIServer pid=1) '[Errno -3] Temporary failure in name resolution' thrown while "
         "requesting HEAD https://huggingface.co/Qwen/Qwen3-8B/resolve/main/config.json",
         "[rank0]:[W1123 21:01:55 ProcessGroupNCCL.cpp:1575] Warning: WARNING: "
@@ -458,6 +464,26 @@ def test_a_server_whose_uvicorn_is_silent_serves_when_it_counts_tokens() -> None
     assert found.verdict == "healthy"
 
 
+ANSWER = '(APIServer pid=1) INFO:     10.0.0.1:1 - "GET /metrics HTTP/1.1" 200 OK'
+STOPPED = "(APIServer pid=1) INFO 11-01 10:00:00 [launcher.py:100] [shutdown] shutdown triggered"
+
+
+def test_a_log_without_its_beginning_is_healthy_if_the_server_answered() -> None:
+    assert diagnose([ANSWER]).verdict == "healthy"
+    assert "until it was stopped" in diagnose([ANSWER, STOPPED]).cause
+    died = diagnose(
+        [*engine_dies_of("RuntimeError: CUDA error: unspecified launch failure"), ANSWER]
+    )
+    assert (died.verdict, died.rule) == ("failed", "gpu_faulted")
+
+
+def test_a_log_that_begins_with_the_stop_is_unknown() -> None:
+    found = diagnose([STOPPED, "(APIServer pid=1) INFO:     Shutting down"])
+    assert found.verdict == "unknown"
+    assert "stopped from outside" in found.cause
+    assert "shutdown triggered" in found.evidence[0]
+
+
 def test_a_server_that_comes_up_has_survived_all_before_it() -> None:
     assert diagnose([*engine_dies_of("ValueError: Unknown load_format: x"), READY]).rule == ""
 
@@ -496,6 +522,14 @@ def test_noise_of_a_shutdown_is_no_death() -> None:
     assert found.verdict == "healthy"
 
 
+def test_a_dead_engine_is_told_by_the_one_line_that_is_left_of_the_log() -> None:
+    lines = lines_of("engine_killed_while_serving")
+    (line,) = [line for line in lines if "engine core exited unexpectedly" in line]
+    found = diagnose([ANSWER, line])
+    assert (found.verdict, found.rule) == ("failed", "engine_died")
+    assert "engine core exited unexpectedly" in found.evidence[0]
+
+
 def test_the_root_comes_before_what_only_says_that_something_failed() -> None:
     found = diagnose(lines_of("weights_missing"))
     assert "Cannot find any model weights" in found.evidence[0]
@@ -508,6 +542,11 @@ def test_of_several_runs_in_one_log_the_last_counts() -> None:
     assert diagnose([*healthy, *failed]).rule == "kv_cache_none"
     assert diagnose([*healthy, *lines_of("flag_unknown_misspelt")]).rule == "flag_unknown"
     assert diagnose([*failed, *lines_of("flag_unknown_misspelt")]).rule == "flag_unknown"
+    early = lines_of("tool_choice_without_parser")[1:]  # dies before its banner
+    assert diagnose([*failed, *early]).rule == "tool_choice_without_parser"
+    assert (
+        diagnose([*lines_of("flag_unknown_misspelt"), *early]).rule == "tool_choice_without_parser"
+    )
     killed = [BANNER, "vllm-1 exited with code 137"]
     assert diagnose([*killed, *healthy]).verdict == "healthy"
     assert diagnose([*killed, *failed[:-1]]).rule == "kv_cache_none"
@@ -634,6 +673,42 @@ def test_the_rule_holds_for_other_values_and_other_forms(
 def test_whatever_saved_the_log_a_server_that_serves_is_healthy(before: str) -> None:
     found = diagnose(before + line for line in lines_of("healthy_serving"))
     assert found.verdict == "healthy"
+
+
+@pytest.mark.parametrize(
+    "before", ["{n:6d}\t", "{n}:", "[llm]   | ", "vllm-7d9f vllm ", "Nov {n} 06:13:29 ", "\t", "> "]
+)
+@pytest.mark.parametrize(
+    "name", ["config_not_json", "tool_choice_without_parser", "shard_truncated"]
+)
+def test_a_prefix_that_nobody_has_heard_of_is_learnt_from_the_log(name: str, before: str) -> None:
+    lines = lines_of(name)
+    found = diagnose(before.format(n=n) + line for n, line in enumerate(lines, 1))
+    assert found.rule == FAILED[name]
+    assert found.cause == diagnose(lines).cause
+
+
+def test_an_indented_traceback_in_a_log_that_is_not_indented_is_no_margin() -> None:
+    quoted = [
+        "    Traceback (most recent call last):",
+        '      File "/app/remote.py", line 3, in call',
+        "    KeyError: 'quoted'",
+    ]
+    died = diagnose([BANNER, *quoted, *lines_of("tool_choice_without_parser")])
+    assert died.rule == "tool_choice_without_parser"
+
+
+def test_what_the_terminal_echoed_is_no_part_of_the_line() -> None:
+    found = diagnose(
+        [
+            BANNER,
+            "^C(APIServer pid=1) Traceback (most recent call last):",
+            '(APIServer pid=1)   File "/usr/local/bin/vllm", line 10, in <module>',
+            "(APIServer pid=1)     sys.exit(main())",
+            "(APIServer pid=1) KeyboardInterrupt: terminated",
+        ]
+    )
+    assert found.cause.startswith("the start was stopped from outside")
 
 
 def test_a_paste_that_lost_its_indentation_is_understood() -> None:
@@ -795,6 +870,16 @@ def test_a_reader_that_wants_the_first_line_only_gets_no_traceback() -> None:
         assert running.stdout and running.stderr
         running.stdout.close()
         assert running.stderr.read() == b""
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_log_that_powershell_saved_is_read(
+    encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "vllm.log"
+    saved.write_text("\r\n".join(lines_of("port_taken")), encoding=encoding)
+    assert main([str(saved)]) == 1
+    assert "port 8099 is taken" in capsys.readouterr().out
 
 
 def test_a_log_can_be_piped_in_whatever_its_bytes() -> None:
