@@ -169,7 +169,7 @@ def _state(client: Client, container_id: str) -> ContainerState | Gone | CouldNo
     except (DockerException, RequestException) as error:
         return CouldNotAsk(str(error))
     state = inspected["State"]
-    if state["Status"] == "removing":  # `docker rm --force` kills it first
+    if state["Status"] in ("removing", "dead"):  # `docker rm --force` kills it first
         return Gone()
     return ContainerState(
         running=state["Running"] and not state["Restarting"],

@@ -106,6 +106,7 @@ class Gate:
         self._away = False
         self._why = "the server has not answered /health"
         self._question: _Question | None = None
+        self._answer: Ready | None = None
         self._next_question = self._began
         self._next_report = self._began + PROGRESS_SECONDS
         self._next_look = self._began
@@ -221,8 +222,7 @@ class Gate:
         question = self._question
         if question is None:
             if now >= self._next_question:
-                limit = 3 * self._probe.quick
-                self._put(self._probe.listening, limit)
+                self._put(self._probe.listening, 3 * self._probe.quick)
             return None
         if not question.done.is_set():
             if now < question.deadline:
@@ -239,9 +239,14 @@ class Gate:
             case Refused(cause, mend, evidence):
                 return self._explained(Failed(cause, mend, evidence))
             case NotYet(why):
-                self._why = why
+                self._why, self._answer = why, None
             case Ready() as answer:
-                return self._confirm(answer)
+                # Docker may hear of its end a while later; the port closes with the process.
+                self._hear(SETTLE_SECONDS)
+                self._answer = answer
+                self._put(self._probe.listening, 3 * self._probe.quick)
+            case _ if self._answer is not None:
+                return self._confirm(self._answer)
             case _:
                 self._why = "the server is up, waiting for its first answer"
                 self._put(self._probe.answer, self._probe.patience + 1, final=True)
@@ -252,7 +257,6 @@ class Gate:
 
     def _confirm(self, answer: Ready) -> Healthy | Failed | None:
         """An answer counts only if the start that gave it is the one we watch, and still runs."""
-        self._hear(SETTLE_SECONDS)
         now = time.monotonic()
         state = self._watch.state()
         failed = self._judge(state, now)
