@@ -42,17 +42,25 @@ def guide_image(engine: docker.DockerClient) -> Iterator[None]:
     """
     with (Path(tempfile.gettempdir()) / "vllm-spark-guide-image").open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
-        if not engine.images.list(GUIDE_IMAGE):
-            empty = io.BytesIO()
-            tarfile.open(fileobj=empty, mode="w").close()
-            changes = ['ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh"]', f"LABEL {STAND_IN}=yes"]
-            name, tag = GUIDE_IMAGE.split(":")
-            engine.api.import_image_from_data(empty.getvalue(), name, tag, changes=changes)
+        # One at a time: two that import it would each have an id of their own.
+        with (Path(tempfile.gettempdir()) / "vllm-spark-guide-image-import").open("w") as importing:
+            fcntl.flock(importing, fcntl.LOCK_EX)
+            _ensure_guide_image(engine)
         yield
         with suppress(BlockingIOError):  # tests of another process use it still
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for _ in engine.images.list(GUIDE_IMAGE, filters={"label": STAND_IN}):
                 engine.images.remove(GUIDE_IMAGE)
+
+
+def _ensure_guide_image(engine: docker.DockerClient) -> None:
+    if engine.images.list(GUIDE_IMAGE):
+        return
+    empty = io.BytesIO()
+    tarfile.open(fileobj=empty, mode="w").close()
+    changes = ['ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh"]', f"LABEL {STAND_IN}=yes"]
+    name, tag = GUIDE_IMAGE.split(":")
+    engine.api.import_image_from_data(empty.getvalue(), name, tag, changes=changes)
 
 
 @pytest.fixture(scope="module")

@@ -182,8 +182,8 @@ class Project:
         """Whether the server answers a completion now."""
         outputs = self.outputs()
         url = f"{outputs['url']}/completions"
-        asked: dict[str, Any] = {"model": outputs["model"], "prompt": "Hello"}
-        return requests.post(url, json=asked, timeout=10).status_code == 200
+        asked: dict[str, Any] = {"model": outputs["model"], "prompt": "Hello", "max_tokens": 1}
+        return requests.post(url, json=asked, timeout=60).status_code == 200
 
 
 def assert_comes_up(project: Project, command: tuple[str, ...] = UP) -> None:

@@ -90,7 +90,7 @@ class Hub:
             input=(ROOT / "in_image" / "fetch_weights.py").read_text(),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         return ended.returncode, ended.stdout.strip(), ended.stderr

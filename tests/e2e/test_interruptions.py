@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from contextlib import suppress
 
 import docker
 import pytest
@@ -25,6 +26,13 @@ CANNOT_START = {"ulimits": {"nofile": 1 << 40}}
 
 def status(engine: docker.DockerClient, project: Project) -> str:
     return str(engine.api.inspect_container(project.container)["State"]["Status"])
+
+
+def kill(processes: list[int], number: signal.Signals) -> None:
+    """Signal those that have not ended meanwhile, as some do with the first of them."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 def assert_recovers(project: Project, command: tuple[str, ...] = UP) -> None:
@@ -58,8 +66,7 @@ def test_after_the_cli_was_killed_its_lock_is_cancelled_and_the_next_up_recovers
     for orphan in orphans:
         ended, _, _ = select.select([orphan], [], [], 30)
         assert ended, "a gate that nobody waits for could stop the next server"
-    for program in project.processes(b"language-python"):
-        os.kill(program, signal.SIGTERM)  # Pulumi's own, which it leaves
+    kill(project.processes(b"language-python"), signal.SIGTERM)  # Pulumi's own, which it leaves
     assert "locked" in project.up().output, "Pulumi cannot know that nobody holds it any more"
     assert project.pulumi("cancel", "--yes").code == 0
     assert_recovers(project)
@@ -70,8 +77,7 @@ def test_after_a_plugin_was_killed_the_next_up_recovers(
 ) -> None:
     plugins = project.processes(DYNAMIC_PROVIDER)
     assert plugins
-    for plugin in plugins:
-        os.kill(plugin, signal.SIGKILL)
+    kill(plugins, signal.SIGKILL)
     assert waiting.end().code != 0
     assert_recovers(project)
 
@@ -97,10 +103,11 @@ def test_a_container_that_somebody_edited_is_seen_and_mended(
 def test_a_server_that_a_failed_gate_has_stopped_is_started_by_a_plain_up(
     project: Project,
 ) -> None:
-    loads = {"load": "4"}
-    project.configure_fake(loads, health={"timeoutSeconds": 1})
+    # Longer than the gate waits, from its own question on: how soon it asks makes no difference.
+    slow = {"pace": "4"}
+    project.configure_fake(slow, health={"timeoutSeconds": 1})
     assert project.up().code != 0
-    project.configure_fake(loads)
+    project.configure_fake(slow)
     up = project.pulumi(*UNREFRESHED_UP)
     assert up.code == 0, up.output
     assert "was stopped; starting it again" in up.output

@@ -99,7 +99,6 @@ def test_destroy_leaves_nothing_but_the_cache(
     image = project.outputs()["image"]
     down = project.pulumi("destroy", "--yes")
     assert down.code == 0, down.output
-    names = [container.name for container in engine.containers.list(all=True)]
-    assert project.container not in names
+    assert not engine.api.containers(all=True, filters={"name": project.container})
     assert engine.volumes.get("vllm-spark-cache").name == "vllm-spark-cache"
     assert engine.images.get(image)

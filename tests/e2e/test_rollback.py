@@ -48,7 +48,7 @@ def make(project: Project, target: str) -> Run:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     with (project.directory / "output.txt").open("a") as kept:
@@ -82,7 +82,7 @@ def command_line(engine: docker.DockerClient, project: Project) -> str:
 def answers(project: Project) -> bool:
     url = f"http://127.0.0.1:{project.port}/v1/models"
     try:
-        asked = requests.get(url, headers={"Authorization": f"Bearer {KEY}"}, timeout=5)
+        asked = requests.get(url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
     except requests.ConnectionError:
         return False
     return asked.status_code == 200

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import socket
 import subprocess
 import sys
 import tarfile
@@ -15,9 +14,10 @@ import docker
 import pytest
 
 from offline.plugins import write_plugin_dir
-from tests.offline.plugin_client import CONTAINER, IMAGE, VOLUME, Plugin, Start
+from tests.e2e.project import free_port
+from tests.offline.plugin_client import CONTAINER, IMAGE, OURS, VOLUME, Plugin, Start
 
-SHELL = "offline-test-shell:latest"
+SHELL = f"{OURS}-shell:latest"
 
 
 @pytest.fixture(scope="session")
@@ -42,11 +42,11 @@ def daemon() -> Iterator[Any]:
     """The Docker engine of this machine, swept of what these tests make."""
     client = docker.APIClient()
     yield client
-    for container in client.containers(all=True, filters={"name": "offline-test-"}):
+    for container in client.containers(all=True, filters={"name": OURS}):
         client.remove_container(container["Id"], force=True, v=True)
-    for volume in client.volumes(filters={"name": "offline-test-"})["Volumes"] or ():
+    for volume in client.volumes(filters={"name": OURS})["Volumes"] or ():
         client.remove_volume(volume["Name"])
-    for image in client.images("offline-test-*"):
+    for image in client.images(f"{OURS}-*"):
         client.remove_image(image["Id"], force=True)
 
 
@@ -83,7 +83,7 @@ def volumes(start: Start) -> Plugin:
 @pytest.fixture
 def server(image: str, daemon: Any) -> Iterator[dict[str, Any]]:
     """What the program asks for, on a small scale. Removed afterwards, whatever became of it."""
-    name = "offline-test-server"
+    name = f"{OURS}-server"
     yield {
         "name": name,
         "image": image,
@@ -91,7 +91,7 @@ def server(image: str, daemon: Any) -> Iterator[dict[str, Any]]:
         "envs": ["A=b"],
         "labels": [{"label": "stack", "value": "test"}],
         "ports": [{"internal": 8000, "external": free_port(), "ip": "127.0.0.1"}],
-        "volumes": [{"volumeName": "offline-test-cache", "containerPath": "/cache"}],
+        "volumes": [{"volumeName": f"{OURS}-cache", "containerPath": "/cache"}],
         "ulimits": [{"name": "nofile", "soft": 512, "hard": 1024}],
         "ipcMode": "host",
         "networkMode": "bridge",
@@ -99,9 +99,3 @@ def server(image: str, daemon: Any) -> Iterator[dict[str, Any]]:
     }
     for container in daemon.containers(all=True, filters={"name": name}):
         daemon.remove_container(container["Id"], force=True, v=True)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from uuid import uuid4
 
 USER, PASSWORD = "$oauthtoken", "nvapi-test"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -56,10 +57,10 @@ def _unpacked(layer: bytes) -> bytes:
 
 
 def _good_and_broken() -> Content:
-    """`:good` is an empty image of one layer; `:broken` lacks its layer."""
+    """`:good` is an empty image of one layer, and like no other; `:broken` lacks its layer."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        tar.addfile(tarfile.TarInfo("marker"))
+        tar.addfile(tarfile.TarInfo(f"marker-{uuid4().hex}"))
     layer, lost = gzip.compress(buffer.getvalue(), mtime=0), b"lost"
     content = image("good", [layer], {"Labels": {"tag": "good"}})
     content |= image("broken", [lost], {"Labels": {"tag": "broken"}})

@@ -9,6 +9,7 @@ import pytest
 
 from tests.offline.plugin_client import (
     NONE,
+    OURS,
     Plugin,
     StartFailed,
 )
@@ -27,7 +28,7 @@ def test_a_container_runs_as_asked_and_has_no_diff_afterwards(
     assert seen["State"]["Running"]
     assert seen["Config"]["Env"][0] == "A=b"
     assert seen["Config"]["Labels"] == {"stack": "test"}
-    assert seen["HostConfig"]["Binds"] == ["offline-test-cache:/cache:rw"]
+    assert seen["HostConfig"]["Binds"] == [f"{OURS}-cache:/cache:rw"]
     assert seen["HostConfig"]["Ulimits"] == [{"Name": "nofile", "Soft": 512, "Hard": 1024}]
     assert seen["HostConfig"]["ShmSize"] == 128 << 20
     assert seen["HostConfig"]["PortBindings"]["8000/tcp"][0]["HostIp"] == "127.0.0.1"
@@ -139,8 +140,8 @@ def test_a_name_that_is_taken_is_refused_in_the_daemons_words(
     containers.create(**server)
     with pytest.raises(
         RuntimeError,
-        match=r"Unable to create container: Error response from dae"
-        r"mon: Conflict\. The container name \"/offline-test-server\" is already",
+        match=r"Unable to create container: Error response from daemon: Conflict\. "
+        rf"The container name \"/{server['name']}\" is already",
     ):
         containers.create(**server)
 

@@ -10,6 +10,7 @@ import pytest
 from tests.offline.plugin_client import (
     IMAGE,
     NONE,
+    OURS,
     Plugin,
     Start,
     secret,
@@ -32,10 +33,10 @@ def test_an_image_that_is_there_is_not_pulled(images: Plugin, image: str, daemon
 def test_an_image_that_is_not_kept_goes_with_the_resource(
     images: Plugin, image: str, daemon: Any
 ) -> None:
-    daemon.tag(image, "offline-test-other", "latest")
-    id, state = images.create(name="offline-test-other:latest")
+    daemon.tag(image, f"{OURS}-other", "latest")
+    id, state = images.create(name=f"{OURS}-other:latest")
     images.delete(id, state)
-    assert not daemon.images("offline-test-other")
+    assert not daemon.images(f"{OURS}-other")
     assert images.read(id, state).id == ""
     images.delete(id, state)
 
@@ -88,12 +89,12 @@ def test_an_image_that_cannot_be_pulled_fails_with_the_registrys_reason(images: 
 
 
 def test_a_volume_of_that_name_is_taken_over(volumes: Plugin, daemon: Any) -> None:
-    daemon.create_volume("offline-test-models")
-    id, state = volumes.create(name="offline-test-models")
-    assert id == "offline-test-models"
+    daemon.create_volume(f"{OURS}-models")
+    id, state = volumes.create(name=f"{OURS}-models")
+    assert id == f"{OURS}-models"
     assert state["driver"] == "local"
-    assert state["mountpoint"].endswith("/offline-test-models/_data")
-    assert volumes.diff(state, name="offline-test-models").changes == NONE
+    assert state["mountpoint"].endswith(f"/{OURS}-models/_data")
+    assert volumes.diff(state, name=f"{OURS}-models").changes == NONE
     volumes.delete(id, state)
     assert volumes.read(id, state).id == ""
     volumes.delete(id, state)
@@ -102,7 +103,7 @@ def test_a_volume_of_that_name_is_taken_over(volumes: Plugin, daemon: Any) -> No
 def test_a_volume_in_use_is_not_deleted(
     volumes: Plugin, containers: Plugin, server: dict[str, Any]
 ) -> None:
-    id, state = volumes.create(name="offline-test-cache")
+    id, state = volumes.create(name=f"{OURS}-cache")
     containers.create(**server)
     with pytest.raises(RuntimeError, match=r"Unable to remove volume: .* volume is in use"):
         volumes.delete(id, state)
