@@ -13,6 +13,7 @@ import time
 import docker
 import pulumi
 from docker.errors import DockerException, NotFound
+from requests.exceptions import RequestException
 
 from components.host_checks import DockerHost
 from components.plain_errors import PlainError
@@ -34,7 +35,7 @@ async def make_room(name: str, stack: str, settings: Settings) -> None:
         await asyncio.to_thread(_clear_name, name, stack)
         if settings.state == "running":
             await _wait_for_memory(name, settings)
-    except DockerException as error:
+    except (DockerException, RequestException) as error:
         raise PlainError(f"no Docker engine answers: {error}\n  mend: start it") from None
 
 

@@ -50,8 +50,8 @@ FAULTS = {
     ),
     "200 on /health with a wedged engine": Fault(
         {"fault": "wedge-0"},
-        ("did not answer within 7 s", "the engine hangs"),
-        {"health": {"timeoutSeconds": 7}},
+        ("did not answer within 15 s", "the engine hangs"),
+        {"health": {"timeoutSeconds": 15}},  # in which the completion has to be asked for
     ),
     "200 on /health with a dead engine": Fault(
         {"fault": "dead-engine-0"}, ("EngineCore encountered an issue",)

@@ -58,7 +58,7 @@ def test_the_outputs_say_what_was_deployed(client: OpenAI, project: Project) -> 
 
 def test_the_planned_kv_cache_is_the_engines_to_the_token(client: OpenAI, project: Project) -> None:
     planned = project.outputs()["memoryPlan"]["kvTokens"]
-    metrics = requests.get(f"http://127.0.0.1:{project.port}/metrics", timeout=10).text
+    metrics = requests.get(f"http://127.0.0.1:{project.port}/metrics", timeout=60).text
     assert f'kv_cache_size_tokens="{planned}"' in metrics
     actual = project.outputs()["memoryActual"]
     assert actual["kvTokens"] == planned

@@ -47,7 +47,7 @@ def test_a_stopped_stack_told_to_run_answers(
     running: None, project: Project, engine: docker.DockerClient
 ) -> None:
     assert status(engine, project) == "running"
-    health = requests.get(f"http://127.0.0.1:{project.port}/health", timeout=10)
+    health = requests.get(f"http://127.0.0.1:{project.port}/health", timeout=60)
     assert health.status_code == 200
 
 
@@ -61,4 +61,4 @@ def test_a_running_stack_told_to_stop_stops_its_server(
     assert up.code == 0, up.output
     assert status(engine, project) == "created"
     with pytest.raises(requests.ConnectionError):
-        requests.get(f"http://127.0.0.1:{project.port}/health", timeout=10)
+        requests.get(f"http://127.0.0.1:{project.port}/health", timeout=60)

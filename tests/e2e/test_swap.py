@@ -63,7 +63,7 @@ def first(project: Project, cache: Path, engine: Any) -> None:
 
 
 def served(project: Project) -> str:
-    models = requests.get(f"http://127.0.0.1:{project.port}/v1/models", timeout=10).json()
+    models = requests.get(f"http://127.0.0.1:{project.port}/v1/models", timeout=60).json()
     return str(models["data"][0]["id"])
 
 

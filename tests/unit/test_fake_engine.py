@@ -272,4 +272,4 @@ def test_an_unknown_fault_is_named_with_those_that_exist(start: Start) -> None:
 
 
 def test_none_outlives_its_deadline(ready: Start) -> None:
-    assert ready(deadline=0.5).ended() == 3
+    assert ready(deadline=3).ended() == 3
