@@ -239,7 +239,7 @@ class Gate:
             case Refused(cause, mend, evidence):
                 return self._explained(Failed(cause, mend, evidence))
             case NotYet(why):
-                self._why, self._answer = why, None
+                self._why = why
             case Ready() as answer:
                 # Docker may hear of its end a while later; the port closes with the process.
                 self._hear(SETTLE_SECONDS)
