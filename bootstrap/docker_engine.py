@@ -11,6 +11,7 @@ from pathlib import Path
 
 import docker
 from docker.errors import DockerException
+from requests.exceptions import RequestException
 
 from bootstrap.steps import ROOT, TOOLS, Unready, run, say
 
@@ -18,6 +19,15 @@ START_SECONDS = 60
 HOOK = "nvidia-container-runtime-hook"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 INSTALL_DOCKER = "install Docker (https://docs.docker.com/engine/install/) and start it"
+
+SILENT = (DockerException, RequestException)
+"""What docker-py raises when the engine does not answer. In the middle of a talk it lets requests'
+errors through."""
+
+
+def silent(error: Exception) -> str:
+    """What a person reads of one of `SILENT`."""
+    return f"cannot ask Docker: {error}\n  mend: start it, then repeat"
 
 
 def ensure_docker() -> None:
@@ -52,7 +62,7 @@ def _silence() -> str | None:
         client = docker.from_env(timeout=10)
         client.ping()
         client.close()
-    except DockerException as error:
+    except SILENT as error:
         return str(error)
     return None
 

@@ -39,7 +39,8 @@ def as_declared(props: dict[str, Any]) -> bool:
         made_from = client.api.inspect_image(inspected["Image"])
         image_id = client.api.inspect_image(settings.image.name)["Id"]
         lines = drift_of(settings, image_id, inspected, made_from)
-    except (DockerException, ValueError) as error:  # an image that is gone, a later release's key
+    # An image that is gone, a Docker that falls silent, a later release's key.
+    except (DockerException, RequestException, ValueError) as error:
         lines = [f"unknown: {error}"]
     for line in lines:
         print(f"{name}: drift: {line}", flush=True)

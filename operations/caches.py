@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.errors import ImageNotFound, NotFound
 
+from bootstrap.docker_engine import SILENT, silent
 from bootstrap.steps import ROOT
 from engine.limits import GIB
 from engine.problems import ConfigError
@@ -57,8 +58,8 @@ def main() -> int:
             f"  mend: make up STACK={given.stack}, or docker pull it",
             file=sys.stderr,
         )
-    except DockerException as error:
-        print(f"error: cannot ask Docker: {error}\n  mend: start it, then repeat", file=sys.stderr)
+    except SILENT as error:
+        print(f"error: {silent(error)}", file=sys.stderr)
     except subprocess.CalledProcessError as error:
         print(f"error: the cache cannot be read: {error.stderr.strip()}", file=sys.stderr)
     else:

@@ -12,9 +12,7 @@ import shlex
 import subprocess
 import sys
 
-from docker.errors import DockerException
-
-from bootstrap.docker_engine import ensure_docker
+from bootstrap.docker_engine import SILENT, ensure_docker, silent
 from bootstrap.environment import exports
 from bootstrap.local_parts import ensure_parts_of, ensure_pulumi
 from bootstrap.steps import ROOT, Unready, say
@@ -54,8 +52,11 @@ def main() -> int:
         if chosen.command == "down" and code == 0:
             print(f"The weights stay in {_place(settings.cache)}")
         return code
-    except (ConfigError, Unready, NoWayBack, DockerException) as error:
+    except (ConfigError, Unready, NoWayBack) as error:
         say(f"error: {error}")
+        return 1
+    except SILENT as error:
+        say(f"error: {silent(error)}")
         return 1
     except KeyboardInterrupt:
         say(f"Interrupted; `make status STACK={chosen.stack}` tells what serves.")

@@ -14,9 +14,9 @@ from typing import Any
 
 import docker
 import yaml
-from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.errors import ImageNotFound, NotFound
 
-from bootstrap.docker_engine import ensure_docker
+from bootstrap.docker_engine import SILENT, ensure_docker, silent
 from bootstrap.local_parts import ensure_pulumi
 from bootstrap.steps import ROOT, Unready, say
 from engine.last_good import (
@@ -43,8 +43,10 @@ def main() -> int:
         ensure_pulumi()
         ensure_docker()
         return roll_back(stack)
-    except (ConfigError, Unready, NoWayBack, DockerException) as error:
+    except (ConfigError, Unready, NoWayBack) as error:
         say(f"error: {error}")
+    except SILENT as error:
+        say(f"error: {silent(error)}")
     except KeyboardInterrupt:
         say(f"Interrupted; `make status STACK={stack}` tells what serves.")
     return 1

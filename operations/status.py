@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import docker
-from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.errors import ImageNotFound, NotFound
 
+from bootstrap.docker_engine import SILENT, silent
 from bootstrap.steps import ROOT
 from engine.drift import drift_of
 from engine.metrics import read_metrics
@@ -45,10 +46,8 @@ def main() -> int:
         print(f"stack {given.stack} is not up: there is no container {name}")
         print(f"  mend: make up STACK={given.stack}")
         return 0 if given.drift else 1
-    except (ConfigError, DockerException) as error:
-        said = str(error)
-        if isinstance(error, DockerException):
-            said = f"cannot ask Docker: {error}\n  mend: start it, then repeat"
+    except (ConfigError, *SILENT) as error:
+        said = str(error) if isinstance(error, ConfigError) else silent(error)
         if given.drift:
             print(f"drift      unknown: {said}")
             return 0
@@ -60,7 +59,7 @@ def main() -> int:
 
 
 def drift_lines(client: Any, settings: Settings, container: dict[str, Any]) -> list[str]:
-    """Where a container differs from its stack's config, a line each. DockerException."""
+    """Where a container differs from its stack's config, a line each. Raises `SILENT`."""
     made_from = client.api.inspect_image(container["Image"])
     try:
         image_id = client.api.inspect_image(settings.image.name)["Id"]

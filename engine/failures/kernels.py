@@ -183,8 +183,8 @@ RULES = (
         id="weights_not_divisible",
         patterns=(r"(?P<why>The output_size of gate's and up's weight = \d+ is not divisible by"
                   r" weight quantization block_n = \d+)",
-                  r"(?P<why>Weight \w+ = \d+ is not divisible by (?:weight quantization"
-                  r" block_[nk]|min_thread_[nk]|group_size) = \d+)",
+                  r"(?P<why>Weight \w+ ?= ?\d+(?: for layer '[^']*')? is not divisible by +"
+                  r"(?:weight quantization block_[nk]|min_thread_[nk]|group_size) ?= ?\d+)",
                   r"(?P<why>The (?:in|out)put size is not aligned with the quantized weight shape)",
                   r"AssertionError: (?P<why>\d+ is not divisible by \d+)"),
         cause="the model's weights cannot be split so: {why}",

@@ -227,6 +227,12 @@ def test_how_a_start_ended_is_told_though_the_container_runs_again() -> None:
     assert "exit code 0" in failure(NOBODY, Story(RUNNING, RUNNING, AGAIN, end=ended)).cause
 
 
+def assert_its_end_is_told(story: Story, probe: Probe) -> None:
+    result = Gate(story, probe, print, timeout_seconds=20, stall_seconds=20).run()
+    assert isinstance(result, Failed)
+    assert "exit code 0" in result.cause
+
+
 def test_a_container_that_dies_right_after_its_answer_fails(start_engine: StartEngine) -> None:
     port = start_engine(fault="die-after-answer")
     story = Story(RUNNING)
@@ -237,10 +243,7 @@ def test_a_container_that_dies_right_after_its_answer_fails(start_engine: StartE
             story.now(ContainerState(running=False, start="first start", exit_code=0))
             return answer
 
-    probe = AnsweredAndDead(f"http://127.0.0.1:{port}/v1", "model", None)
-    result = Gate(story, probe, print, timeout_seconds=20, stall_seconds=20).run()
-    assert isinstance(result, Failed)
-    assert "exit code 0" in result.cause
+    assert_its_end_is_told(story, AnsweredAndDead(f"http://127.0.0.1:{port}/v1", "model", None))
 
 
 def test_a_death_that_docker_has_not_noticed_yet_voids_the_answer(
@@ -256,10 +259,7 @@ def test_a_death_that_docker_has_not_noticed_yet_voids_the_answer(
                 story.now(ContainerState(running=False, start="first start", exit_code=0))
             return said
 
-    probe = NoticedLate(f"http://127.0.0.1:{port}/v1", "model", None)
-    result = Gate(story, probe, print, timeout_seconds=20, stall_seconds=20).run()
-    assert isinstance(result, Failed)
-    assert "exit code 0" in result.cause
+    assert_its_end_is_told(story, NoticedLate(f"http://127.0.0.1:{port}/v1", "model", None))
 
 
 def test_a_removed_container_fails() -> None:
