@@ -50,7 +50,8 @@ def guide_image(engine: docker.DockerClient) -> Iterator[None]:
         with suppress(BlockingIOError):  # tests of another process use it still
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for _ in engine.images.list(GUIDE_IMAGE, filters={"label": STAND_IN}):
-                engine.images.remove(GUIDE_IMAGE)
+                # By force: a run that was killed may have left a container of it.
+                engine.images.remove(GUIDE_IMAGE, force=True)
 
 
 def _ensure_guide_image(engine: docker.DockerClient) -> None:

@@ -37,7 +37,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, guide_image: None) -> Ite
     checkout.change("local", endpoint={"port": checkout.port}, container=container)
     yield checkout
     for stack in ("local", "spark"):
-        checkout.run(f"make down STACK={stack}")
+        down = checkout.run(f"make down STACK={stack}")
+        assert down.code == 0, down.output
 
 
 @pytest.mark.parametrize("stack", STACKS)
