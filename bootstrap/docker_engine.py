@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import docker
@@ -18,6 +19,7 @@ from bootstrap.steps import ROOT, TOOLS, Unready, run, say
 START_SECONDS = 60
 HOOK = "nvidia-container-runtime-hook"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+PID_FILE = Path("/var/run/docker.pid")
 INSTALL_DOCKER = "install Docker (https://docs.docker.com/engine/install/) and start it"
 
 SILENT = (DockerException, RequestException)
@@ -91,6 +93,17 @@ def ensure_packages(*packages: str, program: str) -> None:
     )
 
 
+def forget_dead_dockerd(pid_file: Path) -> None:
+    """Remove what a killed dockerd left, if its number is a zombie's or another program's now.
+
+    dockerd would take either for a dockerd that runs, and not start.
+    """
+    with suppress(OSError, ValueError):
+        stat = Path(f"/proc/{int(pid_file.read_text())}/stat").read_text()
+        if "(dockerd)" not in stat or "(dockerd) Z" in stat:
+            pid_file.unlink()
+
+
 def _start() -> None:
     """Start containerd and dockerd, which live on after this program, and wait for an answer."""
     logs = TOOLS / "logs"
@@ -100,6 +113,7 @@ def _start() -> None:
         # Docker refuses `--gpus` where this hook is not found. Where there is no GPU at all, the
         # stand-in lets containers that ask for one be created, so that stacks can be tested.
         path = f"{ROOT / 'offline' / 'no_gpu'}{os.pathsep}{path}"
+    forget_dead_dockerd(PID_FILE)
     # A second containerd would take the socket away from the first.
     for daemon in ("dockerd",) if _listens(CONTAINERD_SOCKET) else ("containerd", "dockerd"):
         with (logs / f"{daemon}.log").open("ab") as log:

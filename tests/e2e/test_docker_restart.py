@@ -13,11 +13,10 @@ from pathlib import Path
 import docker
 import pytest
 
-from bootstrap.docker_engine import ensure_docker
+from bootstrap.docker_engine import PID_FILE, ensure_docker
 from tests.e2e.project import Project, Underway, assert_comes_up
 
 SYSTEMD = Path("/run/systemd/system")
-PID_FILE = Path("/var/run/docker.pid")
 
 pytestmark = [
     pytest.mark.e2e,
@@ -28,7 +27,7 @@ pytestmark = [
 
 
 def kill(pid: int) -> None:
-    """End a process that is not a child of ours, and wait for its end."""
+    """End a process, of whomever it is a child, and wait for its end. Nobody may reap it."""
     process = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
     select.select([process], [], [])
