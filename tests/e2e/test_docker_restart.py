@@ -27,7 +27,7 @@ pytestmark = [
 
 
 def kill(pid: int) -> None:
-    """End a process, of whomever it is a child, and wait for its end. Nobody may reap it."""
+    """End a process, and wait for its end. Its number may stay taken, by a zombie."""
     process = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
     select.select([process], [], [])

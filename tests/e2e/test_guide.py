@@ -36,9 +36,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, guide_image: None) -> Ite
     }
     checkout.change("local", endpoint={"port": checkout.port}, container=container)
     yield checkout
-    for stack in ("local", "spark"):
-        down = checkout.run(f"make down STACK={stack}")
-        assert down.code == 0, down.output
+    downs = [checkout.run(f"make down STACK={stack}") for stack in ("local", "spark")]
+    assert [down.code for down in downs] == [0, 0], "\n".join(down.output for down in downs)
 
 
 @pytest.mark.parametrize("stack", STACKS)
