@@ -9,8 +9,9 @@ from types import ModuleType
 
 from benchmarks import crash, gate_cost, gate_delay, swap, unchanged, warm_caches
 from benchmarks.report import machine, record
-from bootstrap.local_parts import ensure_everything
-from bootstrap.steps import Unready
+from vllm_spark.cli.prepare import ensure_parts_of, ensure_pulumi
+from vllm_spark.config.stack_file import load_stack, stack_file
+from vllm_spark.errors import SetupError
 
 SCENARIOS: dict[str, ModuleType] = {
     "gate-delay": gate_delay,
@@ -32,7 +33,8 @@ def main() -> int:
     if unknown := set(chosen.names) - SCENARIOS.keys():
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
     try:
-        ensure_everything()
+        ensure_pulumi()
+        ensure_parts_of(load_stack(stack_file("local")))
         for name in chosen.names or SCENARIOS:
             scenario = SCENARIOS[name]
             measured = scenario.measure(chosen.runs or scenario.RUNS)
@@ -40,7 +42,7 @@ def main() -> int:
             print(f"\n{name}\n{text}", flush=True)
             if chosen.record:
                 record(name, text)
-    except Unready as error:
+    except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

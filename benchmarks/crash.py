@@ -13,7 +13,7 @@ from benchmarks.report import quoted, spread, table
 from benchmarks.waits import Start, Waited, by_compose, by_gate
 from tests.e2e.fake_image import build_fake_image
 from tests.e2e.gate_process import GateProcess
-from tests.fake_engine import READY
+from tests.fake_server import READY
 
 RUNS = 20
 SLOW_RUNS = 3
@@ -25,7 +25,7 @@ LOAD = "3"
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens, as a reader and the fake engine know it.
+    """What happens, as a reader and the fake server know it.
 
     `logged` is the line of the log at which it happens; without one it is the end of the process.
     """

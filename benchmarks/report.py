@@ -10,7 +10,7 @@ from pathlib import Path
 
 import docker
 
-from bootstrap.steps import ROOT
+from vllm_spark.project import ROOT
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 

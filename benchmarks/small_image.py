@@ -1,5 +1,5 @@
 """An image that starts like vLLM's and weighs 60 MB: this machine's Python, the hub's client, and
-the fake engine. vLLM's own would take minutes to pull where seconds tell the same.
+the fake server. vLLM's own would take minutes to pull where seconds tell the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from bootstrap.steps import ROOT, run
+from vllm_spark.project import ROOT
+from vllm_spark.setup.steps import run
 
 CONFIG = {
     "Entrypoint": ["/bin/vllm", "serve"],
@@ -27,7 +28,7 @@ HUB_CLIENT = "huggingface_hub==2.4.0"
 VLLM = """#!/bin/sh
 set -e
 python3 -c 'import huggingface_hub, sys; huggingface_hub.snapshot_download(sys.argv[1])' "$2"
-exec python3 -u /fake_engine.py "$@"
+exec python3 -u /fake_server.py "$@"
 """
 
 _LEFT_OUT = {"__pycache__", "site-packages", "dist-packages", "test", "idlelib", "ensurepip"}
@@ -41,7 +42,7 @@ def layer() -> bytes:
         run(
             "install the hub's client",
             [sys.executable, "-m", "pip", "install", "--quiet", "--target", directory, HUB_CLIENT],
-            mend="see whether PyPI can be reached, then repeat",
+            fix="see whether PyPI can be reached, then repeat",
         )
         modules = [*library.glob("lib-dynload/*.so"), *Path(directory).rglob("*.so")]
         buffer = io.BytesIO()
@@ -52,7 +53,7 @@ def layer() -> bytes:
                 {"/bin/sh", str(python), *_libraries(Path("/bin/sh"), python, *modules)}
             ):
                 tar.add(file)
-            tar.add(ROOT / "tests" / "fake_engine.py", "fake_engine.py")
+            tar.add(ROOT / "tests" / "fake_server.py", "fake_server.py")
             tar.add(ROOT / "tests" / "fake_vllm.py", "hub/vllm.py")
             link = tarfile.TarInfo("bin/python3")
             link.type, link.linkname = tarfile.SYMTYPE, str(python)

@@ -27,11 +27,11 @@ from docker.errors import ImageNotFound
 
 from benchmarks import small_image
 from benchmarks.report import spread, table
-from bootstrap.compose import ensure_compose
-from bootstrap.engine_image import IMAGE
-from engine.serving import CACHE_PATH
+from offline.bootstrap.compose import ensure_compose
+from offline.bootstrap.vllm_image import IMAGE
 from tests.e2e.project import ROOT, Project
 from tests.offline.registry import image, registry
+from vllm_spark.deployment.serving import CACHE_PATH
 
 RUNS = 5
 MIB = 1 << 20
@@ -39,7 +39,7 @@ LAYER, WEIGHTS, RATE = 30 * MIB, 40 * MIB, 5 * MIB
 """Bytes of the image's own layer and of the model's weights, bytes a second of both networks."""
 
 LOAD = "5"
-"""Seconds that the fake engine takes to load."""
+"""Seconds that the fake server takes to load."""
 
 TICK = 0.1
 OLD, NEW = "benchmark/old", "benchmark/new"
@@ -58,7 +58,7 @@ class Network:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a server is told of the hub, and the fake engine of its load time."""
+        """What a server is told of the hub, and the fake server of its load time."""
         return {"HF_ENDPOINT": self.hub, "FAKE_LOAD": LOAD}
 
     def image(self, model: str) -> str:

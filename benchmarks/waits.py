@@ -1,7 +1,7 @@
-"""One start of the fake engine, and two who wait for it: the health gate, and `compose up --wait`.
+"""One start of the fake server, and two who wait for it: the health gate, and `compose up --wait`.
 
 Both get the same image, command, environment and restart policy. When it became ready, or died,
-is taken from the Docker engine, whose clock is this machine's.
+is taken from the Docker daemon, whose clock is this machine's.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import grpc  # type: ignore[import-untyped]
 import yaml
 from docker.models.containers import Container
 
-from bootstrap.compose import ensure_compose
+from offline.bootstrap.compose import ensure_compose
 from tests.e2e.gate_process import GateProcess
 from tests.e2e.project import FAKE_IMAGE
-from tests.fake_engine import READY
+from tests.fake_server import READY
 
 MODEL = "model"
 HEALTHCHECK = {
@@ -48,7 +48,7 @@ LONGEST_SECONDS = 240
 
 @dataclass(frozen=True)
 class Start:
-    """What is started: switches of the fake engine without `FAKE_`, and the restart policy."""
+    """What is started: switches of the fake server without `FAKE_`, and the restart policy."""
 
     switches: Mapping[str, str]
     restart: Literal["no", "unless-stopped"] = "no"

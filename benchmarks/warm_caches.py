@@ -13,10 +13,15 @@ from datetime import datetime
 import docker
 
 from benchmarks.report import spread, table
-from bootstrap.steps import ROOT
-from engine.serving import CACHE_PATH, compile_caches, server_command, server_environment
-from engine.settings import Settings, load_stack
-from engine.start_log import Phase, StartLog
+from vllm_spark.config.settings import Settings
+from vllm_spark.config.stack_file import load_stack, stack_file
+from vllm_spark.deployment.serving import (
+    CACHE_PATH,
+    compile_caches,
+    server_command,
+    server_environment,
+)
+from vllm_spark.diagnosis.start_log import Phase, StartLog
 
 RUNS = 3
 # With its AOT path on, vLLM 0.32 for the CPU compiles again in spite of a full cache.
@@ -28,7 +33,7 @@ Seconds = dict[str, float]
 
 def measure(runs: int) -> str:
     """A cold start and then a warm one, `runs` times."""
-    settings = load_stack(ROOT / "Pulumi.local.yaml")
+    settings = load_stack(stack_file("local"))
     volumes = docker.from_env().volumes
     colds: list[Seconds] = []
     warms: list[Seconds] = []

@@ -1,1 +1,8 @@
-"""The Pulumi resources, one a file; `VllmServer` in `vllm_server.py` joins them."""
+"""The Pulumi resources, one a file. Declarations, and the thin faces of dynamic providers.
+
+The public face is `VllmServer` with its arguments: one served model, any number in a program.
+"""
+
+from components.vllm_server import VllmServer, VllmServerArgs
+
+__all__ = ["VllmServer", "VllmServerArgs"]

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pulumi
 
-from components.vllm_server import VllmServer
+from components.health_gate import HealthGate
+
+if TYPE_CHECKING:
+    from components.vllm_server import VllmServer
 
 
-def announce(server: VllmServer) -> None:
-    """Log it when the gate has passed; nothing in a preview, or for a server that is not started.
+def announce(server: VllmServer, gate: HealthGate) -> None:
+    """Log it when the gate has passed; nothing in a preview.
 
-    It stands in the log and not in the outputs, where each line would be one more thing to differ.
+    It is in the log and not in the outputs, where each line would be one more thing to differ.
     """
-    gate = server.gate
-    if gate is None or pulumi.runtime.is_dry_run():
-        return
-    pulumi.Output.all(gate.answerSeconds, gate.answerTokens, gate.memoryActual).apply(
-        lambda told: pulumi.log.info(_text(server, *told))
-    )
+    if not pulumi.runtime.is_dry_run():
+        pulumi.Output.all(gate.answerSeconds, gate.answerTokens, gate.memoryActual).apply(
+            lambda told: pulumi.log.info(_text(server, *told))
+        )
 
 
 def _text(

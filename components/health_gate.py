@@ -3,30 +3,25 @@
 A dynamic provider, in an importable module because the state holds a reference to this module's
 name, and only with a name does an edit of the code below make no difference to a stack. The
 resource does not exist anywhere: what it records is that one start of one container has answered.
-
-Every preview loads this module, in the program and in the provider's process, to find that nothing
-is to do. What waits and asks (gate_wait.py) is imported when there is something to do.
 """
 
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
 
-from components.interruption import InterruptibleProvider
-
-if TYPE_CHECKING:
-    from engine.sections import Health
+from components.provider import Provider, interrupted
+from vllm_spark.config.sections import Health
 
 
-class HealthGateProvider(InterruptibleProvider):
+class HealthGateProvider(Provider):
     """Runs the gate on create and update; `read` notices that an answer is no longer true."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        """Wait for the model. PlainError leaves no resource behind, so the next up tries again."""
+        """Wait for the model. An error leaves no resource behind, so the next up tries again."""
         return CreateResult(id_=f"gate-{uuid.uuid4().hex[:8]}", outs=_answered(props))
 
     def update(self, _id: str, _olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
@@ -36,7 +31,7 @@ class HealthGateProvider(InterruptibleProvider):
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         """Changed if a question changed, or if the recorded answer is no longer true.
 
-        A clock is no question: how long to wait does not matter to who has answered.
+        A clock is no question: a server that has answered does not care how long one would wait.
         """
         asked = [key for key in news if not key.startswith("__") and not key.endswith("Seconds")]
         changed = any(olds.get(key) != news[key] for key in asked)
@@ -44,16 +39,34 @@ class HealthGateProvider(InterruptibleProvider):
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """On refresh: is the start that answered still the one that runs?"""
-        from components.container_watch import still_runs
+        from vllm_spark.docker_host.container_watch import still_runs
 
         healthy = still_runs(props["containerId"], props.get("startedAt"))
         return ReadResult(id_, {**props, "healthy": healthy})
 
 
 def _answered(props: dict[str, Any]) -> dict[str, Any]:
-    from components.gate_wait import wait_for_answer
+    """The resource's outputs once the model has answered."""
+    from vllm_spark.docker_host.wait_for_answer import wait_for_answer
+    from vllm_spark.gate.probe import Probe
 
-    return wait_for_answer(props)
+    answered = wait_for_answer(
+        props["containerName"],
+        props["containerId"],
+        Probe(props["url"], props["model"], props.get("apiKey")),
+        timeout_seconds=float(props["timeoutSeconds"]),
+        stall_seconds=float(props["stallSeconds"]),
+        interrupted=interrupted,
+    )
+    return {
+        **props,
+        "healthy": True,
+        "startedAt": answered.start,
+        "readySeconds": answered.ready_seconds,
+        "answerSeconds": answered.answer_seconds,
+        "answerTokens": answered.answer_tokens,
+        "memoryActual": answered.memory,
+    }
 
 
 class HealthGate(pulumi.dynamic.Resource, module="spark", name="HealthGate"):

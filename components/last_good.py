@@ -1,34 +1,31 @@
 """The last good deployment, kept in the stack's state until a better one has answered.
 
 A resource of its own, and not a part of the health gate's: Pulumi keeps a resource's outputs when
-a later update of it, or of what it depends on, fails, but a stack that is told to stop loses its
+a later update of it, or of what it depends on, fails, but a server that is told to stop loses its
 gate, and with it what the gate knew. This one stays, and costs nothing: it asks nobody anything.
-`operations/rollback.py` reads it.
+`vllm-spark rollback` reads it.
 """
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
-from pulumi.runtime.config import CONFIG
 
-from components.interruption import InterruptibleProvider
-
-if TYPE_CHECKING:
-    from components.health_gate import HealthGate
-    from components.image import EngineImage
-    from components.weights import ModelWeights
+from components.health_gate import HealthGate
+from components.model_weights import ModelWeights
+from components.provider import Provider
+from components.vllm_image import VllmImage
+from vllm_spark.config.settings import Settings
 
 
-class LastGoodProvider(InterruptibleProvider):
+class LastGoodProvider(Provider):
     """Writes down what it is given. It is given something only when the gate has passed."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        """Begin the record; it is empty for a stack that has never run."""
+        """Begin the record; it is empty for a server that has never run."""
         return CreateResult(id_="last-good", outs=_recorded({}, props))
 
     def update(self, _id: str, olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
@@ -36,7 +33,7 @@ class LastGoodProvider(InterruptibleProvider):
         return UpdateResult(outs=_recorded(olds, props))
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        """Changed if another deployment has answered; never by a stack that is stopped."""
+        """Changed if another deployment has answered; never by a server that is stopped."""
         given = [key for key, value in news.items() if value and not key.startswith("__")]
         return DiffResult(changes=any(olds.get(key) != news[key] for key in given))
 
@@ -50,32 +47,29 @@ def _recorded(olds: dict[str, Any], props: dict[str, Any]) -> dict[str, Any]:
 
 
 class LastGood(pulumi.dynamic.Resource, module="spark", name="LastGood"):
-    """What this deployment is made of, recorded once `gate` has passed.
+    """What this deployment of one server is made of, recorded once `gate` has passed.
 
-    Without a gate, as in a stack that is stopped, the record stays what it was.
+    Without a gate, as for a server that is stopped, the record stays what it was.
     """
 
     def __init__(
         self,
         resource_name: str,
         *,
+        server: str,
+        settings: Settings,
         gate: HealthGate | None,
         container_id: pulumi.Input[str],
-        image: EngineImage,
+        image: VllmImage,
         weights: ModelWeights | None,
         opts: pulumi.ResourceOptions,
     ) -> None:
         recorded: dict[str, Any] = dict.fromkeys(
-            ("config", "secrets", "imageId", "imageDigest", "commit", "fetch", "containerId")
+            ("settings", "imageId", "imageDigest", "commit", "fetch", "containerId")
         )
         if gate is not None and weights is not None:
-            # Here, so that the provider's process does not load it to compare two records.
-            from engine.last_good import without_secrets
-
-            secret = {key for key in CONFIG.get() if pulumi.runtime.is_config_secret(key)}
             recorded = {
-                "config": json.dumps(without_secrets(CONFIG.get(), secret), sort_keys=True),
-                "secrets": json.dumps(sorted(secret)),
+                "settings": settings.declared(),
                 "imageId": image.pulled.image_id,
                 "imageDigest": image.pulled.repo_digest,
                 "commit": weights.commit,
@@ -85,7 +79,7 @@ class LastGood(pulumi.dynamic.Resource, module="spark", name="LastGood"):
         super().__init__(
             LastGoodProvider(),
             resource_name,
-            {**recorded, "answeredAt": None},
+            {"server": server, **recorded, "answeredAt": None},
             pulumi.ResourceOptions.merge(
                 opts, pulumi.ResourceOptions(depends_on=[gate] if gate is not None else [])
             ),

@@ -1,30 +1,32 @@
-"""What can be found wrong before a container is touched is found here, while the old one serves.
+"""Finds what is wrong before a container is touched, while the old server still answers.
 
 A dynamic provider like the health gate, and like it a record of something that was true once: that
-the host could take this container, and the image its flags. It runs when the container's
-declaration changes, and when a refresh has found the container not running, since it is then about
-to be started. What it checks is in preflight_checks.py, imported only when it runs.
+the host could take this container, and the image its flags. It runs when the server's declaration
+changes, and when a refresh has found the container not running, since it is then about to be
+started. The checks themselves are in vllm_spark/docker_host/preflight.py.
+
+It also keeps the declaration, by which `status`, drift and rollback know a server, one of several
+perhaps, without running the program that declares it.
 """
 
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
 
-from components.interruption import InterruptibleProvider
+from components.provider import Provider, interrupted
+from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.tenants import Identity
 
-if TYPE_CHECKING:
-    from engine.settings import Settings
 
-
-class PreflightProvider(InterruptibleProvider):
+class PreflightProvider(Provider):
     """Checks on create and update; `read` notices that the container does not run any more."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        """Check. PlainError leaves no resource behind, so the next up checks again."""
+        """Check. An error leaves no resource behind, so the next up checks again."""
         return CreateResult(id_=f"preflight-{uuid.uuid4().hex[:8]}", outs=_checked(props, {}))
 
     def update(self, _id: str, olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
@@ -32,31 +34,57 @@ class PreflightProvider(InterruptibleProvider):
         return UpdateResult(outs=_checked(props, olds))
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        """Changed if the container will be, or if it does not run."""
-        changed = any(olds.get(key) != news[key] for key in news if not key.startswith("__"))
-        return DiffResult(changes=changed or not olds.get("passed"))
+        """Changed if the container will be, or if it does not run.
+
+        How long the gate waits does not matter here.
+        """
+        asked = [key for key in news if not key.startswith("__") and key != "settings"]
+        changed = any(olds.get(key) != news[key] for key in asked)
+        declared = _but_for_the_gate(olds.get("settings")) != _but_for_the_gate(news["settings"])
+        return DiffResult(changes=changed or declared or not olds.get("passed"))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """On refresh: is the container that passed still there and running, and as declared?"""
-        from components.preflight_checks import as_declared
+        """On refresh: is the container that passed still there, running, and as declared?"""
+        from vllm_spark.docker_host.drift import as_declared
 
-        return ReadResult(id_, {**props, "passed": as_declared(props)})
+        declared = Settings.from_declared(props["settings"])
+        return ReadResult(id_, {**props, "passed": as_declared(props["containerName"], declared)})
+
+
+def _but_for_the_gate(settings: dict[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (settings or {}).items() if key != "health"}
 
 
 def _checked(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    from components.preflight_checks import check
+    from vllm_spark.docker_host.preflight import Preflight as Checks
 
-    return check(props, before)
+    settings = Settings.from_declared(props["settings"])
+    if settings.state == "stopped":
+        return {**props, "passed": True, "flagsAccepted": before.get("flagsAccepted")}
+    checks = Checks(
+        name=props["containerName"],
+        identity=Identity(**props["identity"]),
+        settings=settings,
+        image_id=props["imageId"],
+        accepted=before.get("flagsAccepted") or "",
+        interrupted=interrupted,
+    )
+    return {**props, "passed": True, "flagsAccepted": checks.run()}
 
 
 class Preflight(pulumi.dynamic.Resource, module="spark", name="Preflight"):
-    """Complete when the host can take the container that `settings` declare."""
+    """Complete when the host can take the container that `settings` declare.
+
+    A server that is stopped is not checked. Of secrets `settings` hold only whether they are there.
+    """
 
     def __init__(
         self,
         resource_name: str,
         *,
+        server: str,
         container_name: str,
+        identity: pulumi.Input[dict[str, str]],
         settings: Settings,
         image_id: pulumi.Input[str],
         opts: pulumi.ResourceOptions,
@@ -65,11 +93,11 @@ class Preflight(pulumi.dynamic.Resource, module="spark", name="Preflight"):
             PreflightProvider(),
             resource_name,
             {
+                "server": server,
                 "containerName": container_name,
-                "stack": pulumi.get_stack(),
+                "identity": identity,
                 "imageId": image_id,
-                # Of secrets it holds only whether they are there.
-                "declared": settings.model_dump_json(by_alias=True, exclude={"health", "state"}),
+                "settings": settings.declared(),
                 "passed": None,
                 "flagsAccepted": None,
             },

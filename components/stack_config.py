@@ -5,17 +5,16 @@ from __future__ import annotations
 import pulumi
 from pulumi.runtime.config import CONFIG
 
-from engine.plan_report import table
-from engine.problems import ConfigError
-from engine.review import Review, review
-from engine.sections import NAMESPACE
-from engine.settings import SECRETS, Settings
+from vllm_spark.config.sections import NAMESPACE
+from vllm_spark.config.settings import ROLLBACK, SECRETS, Settings
+from vllm_spark.deployment.review import read
+from vllm_spark.errors import ConfigError
 
 
-def read_stack() -> tuple[Settings, Review]:
-    """The settings of the selected stack and their plan, with the doubts about it in the log.
+def read_stack() -> Settings:
+    """The settings of the selected stack.
 
-    RunError, which Pulumi prints without a traceback, if it cannot be deployed.
+    RunError, which Pulumi prints without a traceback, lists every mistake in them.
     """
     config = pulumi.Config(NAMESPACE)
     prefix = f"{NAMESPACE}:"
@@ -25,17 +24,22 @@ def read_stack() -> tuple[Settings, Review]:
         key for key in SECRETS if key in given and pulumi.runtime.is_config_secret(prefix + key)
     )
     # The settings only need to know that a secret is there; its value stays a Pulumi output.
-    values = {key: "(encrypted)" if key in encrypted else config.get(key) for key in given}
+    values = {
+        key: "(encrypted)" if key in encrypted else config.get(key)
+        for key in given
+        if key != ROLLBACK
+    }
     try:
-        settings = Settings.parse(values, encrypted)
-        reviewed = review(settings)
+        return read(values, encrypted)
     except ConfigError as error:
         stack = pulumi.get_stack()
         raise pulumi.RunError(f"the config of stack {stack} cannot be deployed:\n{error}") from None
-    for doubt in reviewed.warnings:
-        pulumi.log.warn(str(doubt))
-    pulumi.log.info(table(reviewed.plan, settings.model.id))
-    return settings, reviewed
+
+
+def rolled_back(server: str) -> Settings | None:
+    """The settings that a rollback gives this server in place of its own; None outside of one."""
+    given = pulumi.Config(NAMESPACE).get_object(ROLLBACK) or {}
+    return Settings.from_declared(given[server]) if server in given else None
 
 
 def secret(key: str) -> pulumi.Output[str] | None:

@@ -3,92 +3,185 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pulumi
+import pulumi_docker as docker
 
-from components.cache import ModelCache
-from components.container import EngineContainer
+from components.announcement import announce
 from components.health_gate import HealthGate
-from components.image import EngineImage
 from components.last_good import LastGood
+from components.model_cache import ModelCache
+from components.model_weights import ModelWeights
 from components.preflight import Preflight
-from components.weights import ModelWeights
-from engine.serving import container_name
-from engine.settings import Settings
+from components.stack_config import rolled_back
+from components.vllm_container import VllmContainer, identity_of
+from components.vllm_image import VllmImage
+from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.memory_actual import compared
+from vllm_spark.deployment.review import Review, review
+from vllm_spark.deployment.serving import TOKEN_VARIABLES, container_name
+from vllm_spark.docker_host.connection import resolve
+from vllm_spark.errors import VllmSparkError
+from vllm_spark.memory.report import output_of, table
+
+
+@dataclass(frozen=True, kw_only=True)
+class VllmServerArgs:
+    """What a server is made from.
+
+    `settings` are plain values, because the memory plan and the checks of a preview need them;
+    `Settings.parse` makes them from a dict of config keys. The secrets and `environment` (further
+    variables of the container) may be outputs of other resources.
+    """
+
+    settings: Settings
+    api_key: pulumi.Input[str] | None = None
+    hugging_face_token: pulumi.Input[str] | None = None
+    registry_password: pulumi.Input[str] | None = None
+    environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
 
 
 class VllmServer(pulumi.ComponentResource):
-    """Serves the model of `settings`; when it is up, the model has answered.
+    """Serves the model of its settings; when it is up, the model has answered.
 
-    It manages one container and what that needs. It does not manage the Docker engine, GPU
-    drivers, or a reverse proxy in front of it.
+    A program may have any number of them, each with a name, a port and a container of its own.
+    It manages one container and what that needs. It does not manage the Docker daemon, GPU
+    drivers, or a reverse proxy in front of it. RunError, before anything is declared, for settings
+    that cannot be deployed.
+
+    Outputs: `review` (the memory plan and the doubts), `url` (ending in /v1), `model` (the name
+    that clients ask for), `container_name`, `image_digest`, `memory_plan`, `memory_actual` and
+    `ready_seconds` (None if it is not started), `curl` (a line that asks the model).
     """
 
     def __init__(
         self,
         resource_name: str,
-        *,
-        settings: Settings,
-        api_key: pulumi.Output[str] | None = None,
-        token: pulumi.Output[str] | None = None,
-        registry_password: pulumi.Output[str] | None = None,
+        args: VllmServerArgs,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("spark:vllm:Server", resource_name, None, opts)
-        ours = pulumi.ResourceOptions(parent=self)
-        self.container_name = container_name(settings, pulumi.get_stack())
+        settings = rolled_back(resource_name) or args.settings
+        self.review = self._reviewed(settings)
+        plan = self.review.plan
+        self.container_name = container_name(settings, resource_name, pulumi.get_stack())
         self.url = settings.endpoint.base_url
         self.model = settings.served_name
-        self.curl = curl_line(self.url, self.model, with_key=api_key is not None)
-        self.gate: HealthGate | None = None
+        self.curl = curl_line(self.url, self.model, with_key=args.api_key is not None)
+        self.memory_plan = output_of(plan)
+        self.memory_actual: pulumi.Output[dict[str, object]] | None = None
+        self.ready_seconds: pulumi.Output[float] | None = None
 
-        image = EngineImage("image", image=settings.image, password=registry_password, opts=ours)
+        ours = self._ours(resource_name, settings, args.registry_password)
+        image = VllmImage(f"{resource_name}-image", image=settings.image, opts=ours)
         self.image_digest = image.digest
-        cache = ModelCache("cache", cache=settings.cache, opts=ours)
+        cache = ModelCache(f"{resource_name}-cache", cache=settings.cache, opts=ours)
         needed: list[pulumi.Resource] = [image, cache]
         weights: ModelWeights | None = None
         if settings.state == "running":
             weights = ModelWeights(
-                "weights", settings=settings, image=image, cache=cache, token=token, opts=ours
-            )
-            preflight = Preflight(
-                "preflight",
-                container_name=self.container_name,
+                f"{resource_name}-weights",
                 settings=settings,
-                image_id=image.pulled.image_id,
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[*needed, weights]),
+                image=image,
+                cache=cache,
+                token=args.hugging_face_token,
+                opts=ours,
             )
-            needed += [weights, preflight]
-        server = EngineContainer(
-            "server",
+            needed.append(weights)
+        identity = identity_of(resource_name)
+        preflight = Preflight(
+            f"{resource_name}-preflight",
+            server=resource_name,
+            container_name=self.container_name,
+            identity=identity.apply(vars),
+            settings=settings,
+            image_id=image.pulled.image_id,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=needed),
+        )
+        container = VllmContainer(
+            f"{resource_name}-container",
             name=self.container_name,
+            identity=identity,
             settings=settings,
             image=image,
             cache=cache,
-            api_key=api_key,
-            token=token,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=needed),
+            environment=_environment(args),
+            opts=pulumi.ResourceOptions.merge(
+                ours, pulumi.ResourceOptions(depends_on=[*needed, preflight])
+            ),
         )
+        gate: HealthGate | None = None
         if settings.state == "running":
-            self.gate = HealthGate(
-                "health",
-                container_id=server.container.id,
+            gate = HealthGate(
+                f"{resource_name}-health",
+                container_id=container.container.id,
                 container_name=self.container_name,
                 url=self.url,
                 model=self.model,
-                api_key=api_key,
+                api_key=args.api_key,
                 health=settings.health,
-                opts=ours,
+                opts=pulumi.ResourceOptions(parent=self),
             )
+            self.memory_actual = gate.memoryActual.apply(lambda actual: compared(plan, actual))
+            self.ready_seconds = gate.readySeconds
+            announce(self, gate)
         LastGood(
-            "last-good",
-            gate=self.gate,
-            container_id=server.container.id,
+            f"{resource_name}-last-good",
+            server=resource_name,
+            settings=settings,
+            gate=gate,
+            container_id=container.container.id,
             image=image,
             weights=weights,
-            opts=ours,
+            opts=pulumi.ResourceOptions(parent=self),
         )
         self.register_outputs({"url": self.url, "model": self.model})
+
+    def _reviewed(self, settings: Settings) -> Review:
+        """The settings judged; the memory plan and every doubt go to the log."""
+        try:
+            reviewed = review(settings)
+        except VllmSparkError as error:
+            raise pulumi.RunError(f"{self._name} cannot be deployed:\n{error}") from None
+        for doubt in reviewed.warnings:
+            pulumi.log.warn(str(doubt), self)
+        pulumi.log.info(table(reviewed.plan, settings.model.id), self)
+        return reviewed
+
+    def _ours(
+        self, resource_name: str, settings: Settings, password: pulumi.Input[str] | None
+    ) -> pulumi.ResourceOptions:
+        """Options of the parts: the docker provider that this component was given, or its own.
+
+        Its own talks to the daemon that everything else here talks to. The plugin knows DOCKER_HOST
+        by itself, but not the Docker context in use, and no login but one that it is given.
+        """
+        if self.get_provider("docker:index/container:Container") is not None:
+            return pulumi.ResourceOptions(parent=self)
+        daemon = resolve()
+        image = settings.image
+        login = docker.ProviderRegistryAuthArgs(
+            address=image.reference.registry, username=image.registry_user, password=password
+        )
+        provider = docker.Provider(
+            f"{resource_name}-docker",
+            host=daemon.address if daemon.context is not None else None,
+            registry_auth=None if password is None else [login],
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        return pulumi.ResourceOptions(parent=self, providers=[provider])
+
+
+def _environment(args: VllmServerArgs) -> dict[str, pulumi.Input[str]]:
+    """The variables of the container that its settings do not hold."""
+    variables = dict(args.environment)
+    if args.api_key is not None:
+        variables["VLLM_API_KEY"] = args.api_key
+    if args.hugging_face_token is not None:
+        variables |= dict.fromkeys(TOKEN_VARIABLES, args.hugging_face_token)
+    return variables
 
 
 def curl_line(url: str, model: str, *, with_key: bool) -> str:

@@ -1,1 +1,1 @@
-"""Tests, by what they need: nothing, mocks, a Docker engine, everything."""
+"""Tests, by what they need: nothing, mocks, a Docker daemon, everything."""

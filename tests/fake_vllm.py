@@ -1,4 +1,4 @@
-"""A stand-in for the package `vllm` in the fake engine's image: its command line, as it is asked
+"""A stand-in for the package `vllm` in the fake server's image: its command line, as it is asked
 by in_image/check_start.py. The real one takes 10 to 20 seconds to import.
 
 It refuses flags that begin with `--bogus`, and takes every other one.

@@ -3,7 +3,7 @@
 The official `docker` 5.2.0 and `command` 1.2.1 plugins are the normal case: the engine downloads
 them by itself. Some machines reach package registries (PyPI, the Go module proxy, Debian) and
 nothing else, and no registry serves those binaries. There these two stand in. They speak the same
-provider protocol, do the work with the `docker` package on the real Docker engine, and cover only
+provider protocol, do the work with the `docker` package on the real Docker daemon, and cover only
 what this program uses; every other resource or property is refused, never ignored.
 
 Where the official plugin has a quirk that the program must live with, so do these. What they know
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
-from typing import Literal
 
 LAUNCHER = """\
 #!/bin/sh
@@ -23,9 +22,7 @@ exec {python} -P -c {program} "$@"
 """
 
 
-def write_plugin_dir(
-    directory: Path, name: Literal["docker", "command"], version: str, python: Path
-) -> None:
+def write_plugin_dir(directory: Path, name: str, version: str, python: Path) -> None:
     """Fill `directory` so that `pulumi plugin install resource NAME VERSION --file` accepts it.
 
     The engine looks there for an executable named `pulumi-resource-NAME`. Ours is a script that

@@ -2,7 +2,7 @@
 
 Reading back decides what a refresh can see. As in the official plugin, `envs`, `labels` and
 `volumes` are never read back, `ports`, `ulimits` and `gpus` only where the program sets them, and
-a container that is not running reads as `mustRun: false`, which the next `up` mends by starting
+a container that is not running reads as `mustRun: false`, which the next `up` fixes by starting
 it (or by replacing it, where it publishes ports: those read back empty).
 
 An update in place never looks at the container. So one whose start failed is recorded as failed,
@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from docker.errors import APIError, NotFound
 
-from offline.plugins.docker_engine import DockerEngine, daemon_error
+from offline.plugins.docker_daemon import DockerDaemon, daemon_error
 from offline.plugins.resource import Input, Resource, Say, State, Unfinished
 
 MIB = 1 << 20
@@ -68,7 +68,7 @@ class Container(Resource):
     }
     outputs = ("exitCode",)
 
-    def __init__(self, engine: DockerEngine) -> None:
+    def __init__(self, engine: DockerDaemon) -> None:
         self._engine = engine
 
     def deletes_before_replacing(self, old: State, new: State) -> bool:

@@ -1,4 +1,4 @@
-"""The `docker` plugin's stand-in: images, volumes and containers on a real Docker engine.
+"""The `docker` plugin's stand-in: images, volumes and containers on a real Docker daemon.
 
 `RemoteImage` pulls a name that is not there and leaves one that is alone; `Volume` takes over one
 that exists under its name. Both are the official plugin's ways. A volume that is in use fails to
@@ -16,7 +16,7 @@ from docker.errors import NotFound
 from pulumi.runtime import proto
 
 from offline.plugins.docker_container import Container
-from offline.plugins.docker_engine import DockerEngine
+from offline.plugins.docker_daemon import DockerDaemon
 from offline.plugins.protocol import Plugin, plain, serve
 from offline.plugins.resource import Input, Resource, Say, State, unknown_keys
 
@@ -33,7 +33,7 @@ class RemoteImage(Resource):
     }
     outputs = ("imageId", "repoDigest")
 
-    def __init__(self, engine: DockerEngine) -> None:
+    def __init__(self, engine: DockerDaemon) -> None:
         self._engine = engine
 
     def create(self, new: State, say: Say) -> tuple[str, State]:
@@ -83,7 +83,7 @@ class Volume(Resource):
     }
     outputs = ("mountpoint",)
 
-    def __init__(self, engine: DockerEngine) -> None:
+    def __init__(self, engine: DockerDaemon) -> None:
         self._engine = engine
 
     def deletes_before_replacing(self, old: State, new: State) -> bool:
@@ -138,7 +138,7 @@ class DockerPlugin(Plugin):
     }
 
     def __init__(self, version: str, engine_address: str) -> None:
-        self.engine = DockerEngine()
+        self.engine = DockerDaemon()
         resources = (RemoteImage(self.engine), Volume(self.engine), Container(self.engine))
         super().__init__(version, resources, engine_address)
 

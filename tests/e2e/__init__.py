@@ -1,1 +1,1 @@
-"""End to end: the real Pulumi engine, a real Docker engine, a real vLLM."""
+"""End to end: the real Pulumi engine, a real Docker daemon, a real vLLM."""

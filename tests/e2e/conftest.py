@@ -22,19 +22,19 @@ STAND_IN = "vllm-spark.stand-in"
 
 
 @pytest.fixture(scope="session")
-def engine() -> docker.DockerClient:
-    """The Docker engine."""
+def docker_client() -> docker.DockerClient:
+    """The Docker daemon."""
     return docker.from_env()
 
 
 @pytest.fixture(scope="session")
-def fake_image(engine: docker.DockerClient) -> str:
-    """The CPU engine's image with the fake engine for its `vllm`; all else in it is real."""
-    return build_fake_image(engine)
+def fake_image(docker_client: docker.DockerClient) -> str:
+    """The CPU engine's image with the fake server for its `vllm`; all else in it is real."""
+    return build_fake_image(docker_client)
 
 
 @pytest.fixture(scope="module")
-def guide_image(engine: docker.DockerClient) -> Iterator[None]:
+def guide_image(docker_client: docker.DockerClient) -> Iterator[None]:
     """The guide's image. Where it cannot be pulled: an empty one of its name, with an entrypoint.
 
     NVIDIA's image has an entrypoint that a container must keep. An empty one is enough to create
@@ -45,30 +45,30 @@ def guide_image(engine: docker.DockerClient) -> Iterator[None]:
         # One at a time: two that import it would each have an id of their own.
         with (Path(tempfile.gettempdir()) / "vllm-spark-guide-image-import").open("w") as importing:
             fcntl.flock(importing, fcntl.LOCK_EX)
-            _ensure_guide_image(engine)
+            _ensure_guide_image(docker_client)
         yield
         with suppress(BlockingIOError):  # tests of another process use it still
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for _ in engine.images.list(GUIDE_IMAGE, filters={"label": STAND_IN}):
+            for _ in docker_client.images.list(GUIDE_IMAGE, filters={"label": STAND_IN}):
                 # By force: a run that was killed may have left a container of it.
-                engine.images.remove(GUIDE_IMAGE, force=True)
+                docker_client.images.remove(GUIDE_IMAGE, force=True)
 
 
-def _ensure_guide_image(engine: docker.DockerClient) -> None:
-    if engine.images.list(GUIDE_IMAGE):
+def _ensure_guide_image(docker_client: docker.DockerClient) -> None:
+    if docker_client.images.list(GUIDE_IMAGE):
         return
     empty = io.BytesIO()
     tarfile.open(fileobj=empty, mode="w").close()
     changes = ['ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh"]', f"LABEL {STAND_IN}=yes"]
     name, tag = GUIDE_IMAGE.split(":")
-    engine.api.import_image_from_data(empty.getvalue(), name, tag, changes=changes)
+    docker_client.api.import_image_from_data(empty.getvalue(), name, tag, changes=changes)
 
 
 @pytest.fixture(scope="module")
 def project(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
-    engine: docker.DockerClient,
+    docker_client: docker.DockerClient,
 ) -> Iterator[Project]:
     """A project for the tests of one module; nothing of it but the cache is left behind."""
     stack = request.module.__name__.rpartition("test_")[2].replace("_", "-")
@@ -77,7 +77,7 @@ def project(
     yield project
     project.pulumi("destroy", "--yes")
     with suppress(NotFound):
-        engine.api.remove_container(project.container, force=True)
+        docker_client.api.remove_container(project.container, force=True)
     if request.session.testsfailed > failed_before:
         print((project.directory / "output.txt").read_text())
 

@@ -1,4 +1,4 @@
-"""The CPU engine's image with the fake engine for its `vllm`; all else in it is real."""
+"""The CPU engine's image with the fake server for its `vllm`; all else in it is real."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from pathlib import Path
 
 import docker
 
-from bootstrap.engine_image import IMAGE
+from offline.bootstrap.vllm_image import IMAGE
 from tests.e2e.project import FAKE_IMAGE, ROOT
 
 DOCKERFILE = f"""
 FROM {IMAGE}
-COPY fake_engine.py logs /fake/
+COPY fake_server.py logs /fake/
 COPY fake_vllm.py /fake/site/vllm.py
 ENV PYTHONPATH=/fake/site
-RUN printf '#!/bin/sh\\nexec python3 -u /fake/fake_engine.py "$@"\\n' > "$(command -v vllm)"
+RUN printf '#!/bin/sh\\nexec python3 -u /fake/fake_server.py "$@"\\n' > "$(command -v vllm)"
 """
 
 
-def build_fake_image(engine: docker.DockerClient) -> str:
+def build_fake_image(docker_client: docker.DockerClient) -> str:
     """Build FAKE_IMAGE, or find it built; its name."""
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as tar:
         dockerfile = tarfile.TarInfo("Dockerfile")
         dockerfile.size = len(DOCKERFILE.encode())
         tar.addfile(dockerfile, io.BytesIO(DOCKERFILE.encode()))
-        tar.add(ROOT / "tests" / "fake_engine.py", "fake_engine.py")
+        tar.add(ROOT / "tests" / "fake_server.py", "fake_server.py")
         tar.add(ROOT / "tests" / "fake_vllm.py", "fake_vllm.py")
         tar.add(ROOT / "tests" / "data" / "logs", "logs")
     context.seek(0)
     # One process of the tests at a time: two that build it would each have an id of their own.
     with (Path(tempfile.gettempdir()) / "vllm-spark-fake-image").open("w") as building:
         fcntl.flock(building, fcntl.LOCK_EX)
-        engine.images.build(fileobj=context, custom_context=True, tag=FAKE_IMAGE, rm=True)
+        docker_client.images.build(fileobj=context, custom_context=True, tag=FAKE_IMAGE, rm=True)
     return FAKE_IMAGE

@@ -21,17 +21,17 @@ from typing import Any
 import requests
 import yaml
 
-from bootstrap.environment import exports
+from vllm_spark.setup.environment import exports
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ("Pulumi.yaml", "__main__.py", "components", "engine", "in_image", "models")
+PROGRAM = ("Pulumi.yaml", "__main__.py", "components", "vllm_spark", "models")
 
 UP = ("up", "--yes", "--skip-preview", "--refresh")
 """As `make up` calls it."""
 
 LOADS_LONG = {"log": "/fake/30b_guide_warm.timed.jsonl", "speed": "100", "load": "60"}
 LOADS_LONG_PHASE = "starting the server"
-"""Switches of a fake engine that stays in a phase of its start, and how the gate calls that."""
+"""Switches of a fake server that stays in a phase of its start, and how the gate calls that."""
 
 GUIDE_IMAGE = "nvcr.io/nvidia/vllm:25.09-py3"
 """The image of stack `spark`; the fixture `guide_image` leaves one of this name."""
@@ -125,7 +125,7 @@ class Project:
         file.write_text(yaml.safe_dump({"config": config}))
 
     def configure_fake(self, switches: dict[str, str], /, **keys: Any) -> None:
-        """The config of stack `local`, served by the fake engine; `switches` without `FAKE_`."""
+        """The config of stack `local`, served by the fake server; `switches` without `FAKE_`."""
         environment = {f"FAKE_{name.upper()}": value for name, value in switches.items()}
         local = {"name": self.container, "gpus": "none"}
         container = {**local, **keys.pop("container", {})}

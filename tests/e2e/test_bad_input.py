@@ -1,4 +1,4 @@
-"""Mistakes that a person makes: each is answered in words, and once mended the stack comes up."""
+"""Mistakes that a person makes: each is answered in words, and once fixed the stack comes up."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_mistakes_in_the_config_are_listed_before_anything_is_created(project: P
     assert "Traceback" not in preview.output
 
 
-def test_an_image_that_does_not_exist_is_named_with_a_mend(project: Project) -> None:
+def test_an_image_that_does_not_exist_is_named_with_a_fix(project: Project) -> None:
     project.configure(image={"name": "127.0.0.1:1/nobody/nothing:1"})
     up = project.up()
     assert up.code != 0
@@ -40,14 +40,14 @@ def test_an_image_that_does_not_exist_is_named_with_a_mend(project: Project) -> 
     assert "Traceback" not in up.output
 
 
-def test_a_model_that_cannot_be_fetched_is_said_with_cause_and_mend(
+def test_a_model_that_cannot_be_fetched_is_said_with_cause_and_fix(
     project: Project,
 ) -> None:
     project.configure(model={"id": "nobody/no-such-model"})
     up = project.up()
     assert up.code != 0
     assert "cause: nobody/no-such-model is not complete in the cache" in up.output
-    assert "mend:" in up.output
+    assert "fix:" in up.output
     assert "container:Container" not in project.pulumi("stack", "export").output
 
 
@@ -87,7 +87,7 @@ def test_a_flag_that_the_images_own_parser_refuses_is_found_before_a_container_i
     assert "container:Container" not in project.pulumi("stack", "export").output
 
 
-def test_the_mended_stack_comes_up(project: Project) -> None:
+def test_the_fixed_stack_comes_up(project: Project) -> None:
     project.configure()
     up = project.up()
     assert up.code == 0, up.output

@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from bootstrap.engine_image import IMAGE
-from engine.serving import compiled_by
-from engine.settings import Settings
-from operations.caches import report
+from offline.bootstrap.vllm_image import IMAGE
+from vllm_spark.cli.caches import report, swept
+from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.serving import compiled_by
 
 pytestmark = pytest.mark.docker
 
 
 @pytest.fixture
-def cache(tmp_path: Path, engine: Any) -> Path:
+def cache(tmp_path: Path, docker_client: Any) -> Path:
     """Weights, a file of somebody's, and kernels of four images of which one is of no use."""
     blobs = tmp_path / "models--some--model" / "blobs"
     blobs.mkdir(parents=True)
     (blobs / "a").write_bytes(b"x" * (3 << 20))
     (tmp_path / "notes.txt").write_text("mine")
-    image_id = engine.images.get(IMAGE).id
+    image_id = docker_client.images.get(IMAGE).id
     for name in (
         compiled_by(IMAGE, image_id),
         compiled_by(IMAGE, "sha256:what-the-tag-was-before"),
@@ -35,19 +35,23 @@ def cache(tmp_path: Path, engine: Any) -> Path:
 
 
 @pytest.fixture
-def told(cache: Path, engine: Any) -> Any:
+def told(cache: Path, docker_client: Any) -> Any:
     """Two stacks, one of an image that is not here; and a container that was made by hand."""
 
     def stack(image: str) -> Settings:
         config = {"model": "a/b", "image": image, "cache": {"hostPath": str(cache)}}
         return Settings.parse(config, frozenset())
 
-    container = engine.containers.create(
+    container = docker_client.containers.create(
         IMAGE,
         environment={"VLLM_CACHE_ROOT": "/root/.cache/huggingface/compiled/of-a-container/vllm"},
     )
     stacks = [stack(IMAGE), stack("not/pulled:yet")]
-    yield lambda prune: report(engine, stacks[0], stacks, prune=prune)
+
+    def told(prune: bool) -> str:
+        return report(stacks[0], *swept(docker_client, stacks[0], stacks, prune=prune), prune=prune)
+
+    yield told
     container.remove()
 
 

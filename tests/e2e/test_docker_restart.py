@@ -1,4 +1,4 @@
-"""A Docker engine that dies while a server starts, alone or with all else.
+"""A Docker daemon that dies while a server starts, alone or with all else.
 
 It takes every container of the machine down.
 """
@@ -13,8 +13,9 @@ from pathlib import Path
 import docker
 import pytest
 
-from bootstrap.docker_engine import PID_FILE, ensure_docker
+from offline.bootstrap.docker_daemon import PID_FILE, start_docker
 from tests.e2e.project import Project, Underway, assert_comes_up
+from vllm_spark.errors import DockerUnavailable
 
 SYSTEMD = Path("/run/systemd/system")
 
@@ -38,22 +39,22 @@ def test_a_docker_engine_that_dies_meanwhile_is_blamed_and_not_the_server(
 ) -> None:
     kill(int(PID_FILE.read_text()))
     waiting.until("cannot ask Docker")
-    ensure_docker()
+    start_docker(DockerUnavailable("it was killed"))
     ended = waiting.end()
     assert ended.code != 0
-    assert "the Docker engine was restarted while the server started, and ended it" in ended.output
+    assert "the Docker daemon was restarted while the server started, and ended it" in ended.output
     assert "Traceback" not in ended.output
     assert_comes_up(project)
 
 
 def test_after_a_power_cut_the_state_is_unlocked_and_the_next_up_recovers(
-    waiting: Underway, project: Project, engine: docker.DockerClient
+    waiting: Underway, project: Project, docker_client: docker.DockerClient
 ) -> None:
-    server = engine.api.inspect_container(project.container)["State"]["Pid"]
+    server = docker_client.api.inspect_container(project.container)["State"]["Pid"]
     for process in (*project.processes(), int(PID_FILE.read_text()), server):
         kill(process)
     waiting.end()
-    ensure_docker()
+    start_docker(DockerUnavailable("it was killed"))
     assert "pulumi cancel" in project.up().output, "Pulumi cannot know that nobody holds its lock"
     assert project.pulumi("cancel", "--yes").code == 0
     assert_comes_up(project)

@@ -1,7 +1,7 @@
 """The fault matrix: what can go wrong at a start, through the real Pulumi and the real Docker.
 
-Each fault ends the `up` with its cause and mend, leaves a container that is stopped and kept, and
-is over with the next `up` once the config is right. The fake engine stands for faults that a real
+Each fault ends the `up` with its cause and fix, leaves a container that is stopped and kept, and
+is over with the next `up` once the config is right. The fake server stands for faults that a real
 one cannot be made to show; those that it can are in test_local_stack.py and test_real_faults.py.
 """
 
@@ -22,7 +22,7 @@ LOADS_FOR_EVER = {"load": "60"}
 
 @dataclass(frozen=True)
 class Fault:
-    """Switches of the fake engine, keys of the config, and what the person reads."""
+    """Switches of the fake server, keys of the config, and what the person reads."""
 
     switches: dict[str, str]
     said: tuple[str, ...]
@@ -71,30 +71,30 @@ FAULTS = {
 }
 
 
-def container(engine: docker.DockerClient, project: Project) -> dict[str, Any]:
-    inspected: dict[str, Any] = engine.api.inspect_container(project.container)
+def container(docker_client: docker.DockerClient, project: Project) -> dict[str, Any]:
+    inspected: dict[str, Any] = docker_client.api.inspect_container(project.container)
     return inspected
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_fault_is_told_its_container_stopped_and_kept_and_a_corrected_config_comes_up(
-    fault: Fault, project: Project, engine: docker.DockerClient
+    fault: Fault, project: Project, docker_client: docker.DockerClient
 ) -> None:
     project.configure_fake(fault.switches, **fault.config)
     up = project.up()
     assert_failed(up)
     for words in fault.said:
         assert words in up.output
-    state = container(engine, project)["State"]
+    state = container(docker_client, project)["State"]
     assert not state["Running"]
     assert not state["Restarting"], "it would keep the memory that the next start needs"
     assert_comes_up(project)
 
 
 def test_a_container_that_is_removed_meanwhile_is_told(
-    waiting: Underway, project: Project, engine: docker.DockerClient
+    waiting: Underway, project: Project, docker_client: docker.DockerClient
 ) -> None:
-    engine.api.remove_container(project.container, force=True)
+    docker_client.api.remove_container(project.container, force=True)
     ended = waiting.end()
     assert_failed(ended)
     assert "the container was removed" in ended.output, ended.output
@@ -104,5 +104,5 @@ def test_a_container_that_is_removed_meanwhile_is_told(
 def assert_failed(up: Run) -> None:
     assert up.code != 0, up.output
     assert "cause:" in up.output
-    assert "mend:" in up.output
+    assert "fix:" in up.output
     assert "Traceback" not in up.output

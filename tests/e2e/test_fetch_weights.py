@@ -13,7 +13,7 @@ import pytest
 from docker.models.containers import Container
 from docker.types import Mount
 
-from bootstrap.engine_image import IMAGE
+from offline.bootstrap.vllm_image import IMAGE
 
 pytestmark = pytest.mark.docker
 
@@ -32,10 +32,10 @@ huggingface_hub.snapshot_download = snapshot_download
 class Hub:
     """A hub with some models, in a container, and fetches from it into a volume."""
 
-    def __init__(self, engine: docker.DockerClient, folder: Path) -> None:
-        self.engine = engine
+    def __init__(self, docker_client: docker.DockerClient, folder: Path) -> None:
+        self.docker_client = docker_client
         self.folder = folder
-        self.volume = engine.volumes.create(f"vllm-spark-test-{uuid4().hex[:8]}")
+        self.volume = docker_client.volumes.create(f"vllm-spark-test-{uuid4().hex[:8]}")
         self.server: Container | None = None
 
     def model(self, name: str, **files: int) -> None:
@@ -48,7 +48,7 @@ class Hub:
     def serve(self, **switches: int) -> None:
         """Start, or start again with other switches."""
         self.stop()
-        self.server = self.engine.containers.run(
+        self.server = self.docker_client.containers.run(
             IMAGE,
             ["-u", "/local_hub.py", "/hub"],
             entrypoint="python3",
@@ -97,7 +97,7 @@ class Hub:
 
     def files(self) -> dict[str, int]:
         """Every file in the cache with its size."""
-        listing = self.engine.containers.run(
+        listing = self.docker_client.containers.run(
             IMAGE,
             ["/cache", "-type", "f", "-printf", "%P %s\n"],
             entrypoint="find",
@@ -108,8 +108,8 @@ class Hub:
 
 
 @pytest.fixture
-def hub(engine: docker.DockerClient, tmp_path: Path) -> Iterator[Hub]:
-    hub = Hub(engine, tmp_path)
+def hub(docker_client: docker.DockerClient, tmp_path: Path) -> Iterator[Hub]:
+    hub = Hub(docker_client, tmp_path)
     hub.model("some/model", config_json=2, model_safetensors=3 * MIB, pytorch_bin=100)
     yield hub
     hub.stop()
@@ -181,7 +181,7 @@ def test_a_model_that_the_hub_does_not_have_is_said(hub: Hub) -> None:
     code, _, said = hub.fetch("some/modle")
     assert code != 0
     assert "cause: the hub has no model some/modle" in said
-    assert "mend:  correct vllm-spark:model.id" in said
+    assert "fix:   correct vllm-spark:model.id" in said
     assert "Traceback" not in said
 
 
@@ -214,7 +214,7 @@ def test_a_disk_without_room_is_said_before_anything_is_fetched(hub: Hub) -> Non
 
 
 def test_files_of_others_in_the_cache_are_not_touched(hub: Hub) -> None:
-    hub.engine.containers.run(
+    hub.docker_client.containers.run(
         IMAGE,
         ["-c", "mkdir -p /cache/models--other--model/blobs /cache/compiled; "
          "echo 1 > /cache/models--other--model/blobs/a; echo 2 > /cache/compiled/b; "

@@ -1,6 +1,6 @@
 """The health gate as the engine sees it: its provider process, driven over gRPC.
 
-The containers run the fake engine, in the CPU engine's image because that has a Python.
+The containers run the fake server, in the CPU engine's image because that has a Python.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import docker
 import grpc  # type: ignore[import-untyped]
 import pytest
 
-from bootstrap.engine_image import IMAGE
+from offline.bootstrap.vllm_image import IMAGE
 from tests.e2e.gate_process import GateProcess
 
 pytestmark = pytest.mark.docker
@@ -30,14 +30,16 @@ def provider() -> Iterator[GateProcess]:
 
 
 @pytest.fixture
-def server(request: pytest.FixtureRequest, engine: docker.DockerClient) -> Iterator[dict[str, Any]]:
+def server(
+    request: pytest.FixtureRequest, docker_client: docker.DockerClient
+) -> Iterator[dict[str, Any]]:
     """The gate's properties for a container with the fault that the test names."""
-    container = engine.containers.run(
+    container = docker_client.containers.run(
         IMAGE,
-        ["/fake_engine.py", "model"],
+        ["/fake_server.py", "model"],
         entrypoint="python",
         environment={"FAKE_FAULT": getattr(request, "param", "")},
-        volumes={str(ROOT / "tests" / "fake_engine.py"): {"bind": "/fake_engine.py", "mode": "ro"}},
+        volumes={str(ROOT / "tests" / "fake_server.py"): {"bind": "/fake_server.py", "mode": "ro"}},
         ports={"8000/tcp": ("127.0.0.1", 0)},
         restart_policy={"Name": "always"},
         detach=True,
@@ -73,10 +75,10 @@ def test_an_answered_gate_is_unchanged_and_another_container_changes_it(
 
 
 def test_a_refresh_of_a_stopped_container_makes_the_next_up_ask_again(
-    provider: GateProcess, server: Any, engine: docker.DockerClient
+    provider: GateProcess, server: Any, docker_client: docker.DockerClient
 ) -> None:
     created = provider.create(server)
-    engine.api.stop(server["containerId"], timeout=0)
+    docker_client.api.stop(server["containerId"], timeout=0)
     state = provider.read(created)
     assert state["healthy"] is False
     assert provider.changes(state, server)
@@ -84,15 +86,15 @@ def test_a_refresh_of_a_stopped_container_makes_the_next_up_ask_again(
 
 @pytest.mark.parametrize("server", ["exit-1", "exit-0", "garbage"], indirect=True)
 def test_a_failed_gate_stops_the_container_and_speaks_without_a_traceback(
-    provider: GateProcess, server: Any, engine: docker.DockerClient
+    provider: GateProcess, server: Any, docker_client: docker.DockerClient
 ) -> None:
     with pytest.raises(grpc.RpcError) as failed:
         provider.create(server)
     text = failed.value.details()
     assert text.startswith(f"{server['containerName']} does not serve\n  cause:")
-    assert "mend:" in text
+    assert "fix:" in text
     assert "Traceback" not in text
-    state = engine.api.inspect_container(server["containerId"])["State"]
+    state = docker_client.api.inspect_container(server["containerId"])["State"]
     assert not state["Running"], "a container that restarts for ever would keep the memory"
     assert not state["Restarting"]
 

@@ -61,16 +61,16 @@ def test_the_guide_works_line_by_line(checkout: Checkout) -> None:
 
 
 def test_a_restart_ends_when_the_same_container_has_answered_again(
-    checkout: Checkout, fake_image: str, engine: docker.DockerClient
+    checkout: Checkout, fake_image: str, docker_client: docker.DockerClient
 ) -> None:
     checkout.change("local", image=FAKE_IMAGE)
     up = checkout.run("make up")
     assert up.code == 0, up.output
     name = f"vllm-guide-{checkout.port}"
-    before = engine.api.inspect_container(name)
+    before = docker_client.api.inspect_container(name)
     restart = checkout.run("make restart")
     assert restart.code == 0, restart.output
-    after = engine.api.inspect_container(name)
+    after = docker_client.api.inspect_container(name)
     assert after["Id"] == before["Id"], "started again, not made again"
     assert after["State"]["StartedAt"] > before["State"]["StartedAt"]
     assert "answered after" in restart.output

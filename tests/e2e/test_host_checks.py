@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap.engine_image import IMAGE
-from components import host_checks
-from components.host_checks import DockerHost
-from engine.sections import Endpoint
+from offline.bootstrap.vllm_image import IMAGE
+from vllm_spark.config.sections import Endpoint
+from vllm_spark.docker_host import host as host_checks
+from vllm_spark.docker_host.host import DockerHost
 
 pytestmark = pytest.mark.docker
 

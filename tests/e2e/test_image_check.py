@@ -10,12 +10,12 @@ from typing import Any
 import docker
 import pytest
 
-from bootstrap.engine_image import BASE, IMAGE
-from components import image_check, interruption
-from components.image_check import ImageAnswer, ask_image
-from components.plain_errors import PlainError
-from engine.settings import Settings
+from offline.bootstrap.vllm_image import BASE, IMAGE
 from tests.e2e.project import FAKE_IMAGE
+from vllm_spark.config.settings import Settings
+from vllm_spark.docker_host import image_check
+from vllm_spark.docker_host.image_check import ImageAnswer, ask_image
+from vllm_spark.errors import Interrupted
 
 pytestmark = pytest.mark.docker
 
@@ -28,22 +28,23 @@ RUN printf '#!/bin/sh\\necho "$SMI"\\nexit $SMI_CODE\\n' > /usr/bin/nvidia-smi \
 GPU = "GPU 0: NVIDIA GB10 (UUID: GPU-5f2a)"
 
 
-def ask(image: str, **keys: Any) -> ImageAnswer:
+def ask(image: str, interrupted: threading.Event | None = None, **keys: Any) -> ImageAnswer:
     config = {
         "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
         "image": {"name": image, "vllmVersion": "0.32.0"},
         "cache": {"volume": "vllm-spark-cache"},
         **keys,
     }
-    return ask_image(Settings.parse(config, frozenset()), about_flags=True)
+    settings = Settings.parse(config, frozenset())
+    return ask_image(settings, interrupted or threading.Event(), about_flags=True)
 
 
 @pytest.fixture(scope="module")
-def gpu_image(engine: docker.DockerClient, fake_image: str) -> Iterator[str]:
+def gpu_image(docker_client: docker.DockerClient, fake_image: str) -> Iterator[str]:
     """An image whose containers see what SMI says: a stand-in for NVIDIA's runtime."""
-    engine.images.build(fileobj=io.BytesIO(DOCKERFILE.encode()), tag=WITH_GPU, rm=True)
+    docker_client.images.build(fileobj=io.BytesIO(DOCKERFILE.encode()), tag=WITH_GPU, rm=True)
     yield WITH_GPU
-    engine.images.remove(WITH_GPU, force=True)
+    docker_client.images.remove(WITH_GPU, force=True)
 
 
 def test_an_image_without_vllm_cannot_be_asked_which_is_no_refusal() -> None:
@@ -58,14 +59,14 @@ def test_a_gpu_that_is_visible_is_no_problem(gpu_image: str) -> None:
     assert answer == ImageAnswer()
 
 
-def test_a_driver_that_does_not_fit_its_kernel_module_is_mended_by_a_reboot(
+def test_a_driver_that_does_not_fit_its_kernel_module_is_fixed_by_a_reboot(
     gpu_image: str,
 ) -> None:
     said = "Failed to initialize NVML: Driver/library version mismatch"
     environment = {"SMI": said, "SMI_CODE": "18"}
     (problem,) = ask(gpu_image, container={"environment": environment}).problems
     assert problem.what.endswith(f"sees none: {said}")
-    assert "reboot" in problem.mend
+    assert "reboot" in problem.fix
 
 
 def test_a_tool_parser_that_does_not_exist_is_refused_by_the_real_vllm() -> None:
@@ -73,7 +74,7 @@ def test_a_tool_parser_that_does_not_exist_is_refused_by_the_real_vllm() -> None
     answer = ask(IMAGE, container={"gpus": "none"}, engine=flags)
     (problem,) = answer.problems
     assert "there is no tool-call-parser named nosuch" in problem.what
-    assert "hermes" in problem.mend
+    assert "hermes" in problem.fix
 
 
 def test_an_image_that_does_not_answer_is_given_up(
@@ -88,7 +89,7 @@ def test_a_check_that_is_interrupted_ends_in_words(
     fake_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_check, "SCRIPT", "import time; time.sleep(600)")
-    monkeypatch.setattr(interruption, "interrupted", interrupted := threading.Event())
+    interrupted = threading.Event()
     interrupted.set()
-    with pytest.raises(PlainError, match="interrupted"):
-        ask(fake_image, container={"gpus": "none"})
+    with pytest.raises(Interrupted, match="interrupted"):
+        ask(fake_image, interrupted, container={"gpus": "none"})

@@ -24,8 +24,8 @@ CANNOT_START = {"ulimits": {"nofile": 1 << 40}}
 """More than the kernel allows: Docker creates the container and cannot start it."""
 
 
-def status(engine: docker.DockerClient, project: Project) -> str:
-    return str(engine.api.inspect_container(project.container)["State"]["Status"])
+def status(docker_client: docker.DockerClient, project: Project) -> str:
+    return str(docker_client.api.inspect_container(project.container)["State"]["Status"])
 
 
 def kill(processes: list[int], number: signal.Signals) -> None:
@@ -42,7 +42,7 @@ def assert_recovers(project: Project, command: tuple[str, ...] = UP) -> None:
 
 
 def test_ctrl_c_ends_the_wait_and_leaves_the_start_alone(
-    waiting: Underway, project: Project, engine: docker.DockerClient
+    waiting: Underway, project: Project, docker_client: docker.DockerClient
 ) -> None:
     waiting.process.send_signal(signal.SIGINT)
     ended = waiting.end()
@@ -50,7 +50,7 @@ def test_ctrl_c_ends_the_wait_and_leaves_the_start_alone(
     assert "the wait for" in ended.output
     assert "was interrupted" in ended.output
     assert "Traceback" not in ended.output
-    assert status(engine, project) == "running"
+    assert status(docker_client, project) == "running"
 
 
 def test_after_ctrl_c_the_next_up_recovers(project: Project) -> None:
@@ -83,20 +83,20 @@ def test_after_a_plugin_was_killed_the_next_up_recovers(
 
 
 @pytest.mark.parametrize("command", ["stop", "remove"])
-def test_a_server_that_somebody_ended_is_seen_and_mended(
-    project: Project, engine: docker.DockerClient, command: str
+def test_a_server_that_somebody_ended_is_seen_and_fixed(
+    project: Project, docker_client: docker.DockerClient, command: str
 ) -> None:
-    container = engine.containers.get(project.container)
+    container = docker_client.containers.get(project.container)
     container.stop(timeout=0) if command == "stop" else container.remove(force=True)
     assert_recovers(project)
 
 
-def test_a_container_that_somebody_edited_is_seen_and_mended(
-    project: Project, engine: docker.DockerClient
+def test_a_container_that_somebody_edited_is_seen_and_fixed(
+    project: Project, docker_client: docker.DockerClient
 ) -> None:
-    engine.containers.get(project.container).update(restart_policy={"Name": "always"})
+    docker_client.containers.get(project.container).update(restart_policy={"Name": "always"})
     assert_recovers(project)
-    host = engine.api.inspect_container(project.container)["HostConfig"]
+    host = docker_client.api.inspect_container(project.container)["HostConfig"]
     assert host["RestartPolicy"]["Name"] == "unless-stopped"
 
 
@@ -115,14 +115,14 @@ def test_a_server_that_a_failed_gate_has_stopped_is_started_by_a_plain_up(
 
 
 def test_a_container_that_cannot_start_fails_the_up_and_the_next_one_too(
-    project: Project, engine: docker.DockerClient
+    project: Project, docker_client: docker.DockerClient
 ) -> None:
     project.configure_fake({}, container=CANNOT_START)
     assert project.up().code != 0
     again = project.pulumi(*UNREFRESHED_UP)
     assert again.code != 0, f"green with nothing running:\n{again.output}"
     assert "Traceback" not in again.output
-    assert status(engine, project) != "running"
+    assert status(docker_client, project) != "running"
 
 
 def test_a_failed_replacement_that_is_taken_back_brings_the_old_server_back(

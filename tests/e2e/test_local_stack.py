@@ -94,11 +94,11 @@ def test_the_change_comes_up_and_answers(client: OpenAI, project: Project) -> No
 
 
 def test_destroy_leaves_nothing_but_the_cache(
-    client: OpenAI, project: Project, engine: docker.DockerClient
+    client: OpenAI, project: Project, docker_client: docker.DockerClient
 ) -> None:
     image = project.outputs()["image"]
     down = project.pulumi("destroy", "--yes")
     assert down.code == 0, down.output
-    assert not engine.api.containers(all=True, filters={"name": project.container})
-    assert engine.volumes.get("vllm-spark-cache").name == "vllm-spark-cache"
-    assert engine.images.get(image)
+    assert not docker_client.api.containers(all=True, filters={"name": project.container})
+    assert docker_client.volumes.get("vllm-spark-cache").name == "vllm-spark-cache"
+    assert docker_client.images.get(image)

@@ -20,7 +20,7 @@ import docker
 import pytest
 import yaml
 
-from bootstrap.compose import ensure_compose
+from offline.bootstrap.compose import ensure_compose
 from tests.e2e.project import GUIDE_IMAGE, ROOT, Project
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("guide_image")]
@@ -151,35 +151,35 @@ def compose(
     run("down")
 
 
-def inspected(engine: docker.DockerClient, project: Project) -> Pair:
+def inspected(docker_client: docker.DockerClient, project: Project) -> Pair:
     """Both containers as they are now; ours brought up to its config."""
     up = project.up()
     assert up.code == 0, up.output
     return Pair(
-        guide=engine.api.inspect_container(f"{project.container}-guide"),
-        ours=engine.api.inspect_container(project.container),
+        guide=docker_client.api.inspect_container(f"{project.container}-guide"),
+        ours=docker_client.api.inspect_container(project.container),
     )
 
 
 @pytest.fixture(scope="module")
 def without_token(
-    engine: docker.DockerClient, project: Project, compose: Callable[..., None]
+    docker_client: docker.DockerClient, project: Project, compose: Callable[..., None]
 ) -> Pair:
     compose("create")
     project.configure("spark", state="stopped", endpoint={})
-    return inspected(engine, project)
+    return inspected(docker_client, project)
 
 
 @pytest.fixture(scope="module")
 def with_token(
-    engine: docker.DockerClient,
+    docker_client: docker.DockerClient,
     project: Project,
     compose: Callable[..., None],
     without_token: Pair,
 ) -> Pair:
     compose("create", HF_TOKEN=TOKEN)
     project.pulumi("config", "set", "--secret", "vllm-spark:huggingFaceToken", TOKEN)
-    return inspected(engine, project)
+    return inspected(docker_client, project)
 
 
 def assert_only(pair: Pair, listed: dict[str, str]) -> None:

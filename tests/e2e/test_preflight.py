@@ -1,6 +1,6 @@
 """What stands in the way of a change is said while the old server answers, and leaves it alone.
 
-The fake engine, in the CPU engine's image. The GPU is fake as well: Docker hands none on, but asks
+The fake server, in the CPU engine's image. The GPU is fake as well: Docker hands none on, but asks
 for one are made and read as on a Spark.
 """
 
@@ -14,7 +14,7 @@ import pytest
 from docker.models.containers import Container
 from docker.types import DeviceRequest
 
-from bootstrap.small_model import MODEL_ID
+from offline.bootstrap.small_model import MODEL_ID
 from tests.e2e.poller import Poller, polled
 from tests.e2e.project import FAKE_IMAGE, ROOT, Project
 
@@ -47,9 +47,9 @@ def client(served: str, project: Project) -> Iterator[Poller]:
 
 
 @pytest.fixture
-def tenant(engine: docker.DockerClient, project: Project) -> Iterator[Container]:
+def tenant(docker_client: docker.DockerClient, project: Project) -> Iterator[Container]:
     """Another container that was given the GPU, made by docker compose as its labels tell."""
-    container = engine.containers.run(
+    container = docker_client.containers.run(
         FAKE_IMAGE,
         ["600"],
         entrypoint="sleep",
@@ -73,9 +73,9 @@ def held_port() -> Iterator[int]:
 
 
 @pytest.fixture
-def hub(engine: docker.DockerClient) -> Iterator[str]:
+def hub(docker_client: docker.DockerClient) -> Iterator[str]:
     """The address of a hub that has the model, at one revision."""
-    server = engine.containers.run(
+    server = docker_client.containers.run(
         FAKE_IMAGE,
         ["-c", f"mkdir -p /hub/{MODEL_ID} && echo '{{}}' > /hub/{MODEL_ID}/config.json "
          "&& exec python3 -u /local_hub.py /hub"],
@@ -92,11 +92,11 @@ def hub(engine: docker.DockerClient) -> Iterator[str]:
 def test_all_that_is_in_the_way_is_one_list_and_the_old_server_goes_on(
     client: Poller,
     project: Project,
-    engine: docker.DockerClient,
+    docker_client: docker.DockerClient,
     tenant: Container,
     held_port: int,
 ) -> None:
-    engine.images.get(FAKE_IMAGE).tag(*GPU_IMAGE.split(":"))
+    docker_client.images.get(FAKE_IMAGE).tag(*GPU_IMAGE.split(":"))
     project.configure_fake(
         {},
         image={"name": GPU_IMAGE},
@@ -133,10 +133,10 @@ def test_a_revision_that_the_hub_does_not_have_changes_nothing(
 
 
 @pytest.fixture
-def full_disk(engine: docker.DockerClient, project: Project) -> Iterator[str]:
+def full_disk(docker_client: docker.DockerClient, project: Project) -> Iterator[str]:
     """A volume of two megabytes."""
     options = {"type": "tmpfs", "device": "tmpfs", "o": "size=2m"}
-    volume = engine.volumes.create(f"{project.container}-full", driver_opts=options)
+    volume = docker_client.volumes.create(f"{project.container}-full", driver_opts=options)
     yield str(volume.name)
     volume.remove(force=True)
 

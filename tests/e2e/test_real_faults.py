@@ -22,13 +22,13 @@ for process in pathlib.Path("/proc").glob("[0-9]*"):
 """Sends a signal to the engine's process inside the container, by its number."""
 
 
-def inspected(engine: docker.DockerClient, project: Project) -> dict[str, Any]:
-    state: dict[str, Any] = engine.api.inspect_container(project.container)["State"]
+def inspected(docker_client: docker.DockerClient, project: Project) -> dict[str, Any]:
+    state: dict[str, Any] = docker_client.api.inspect_container(project.container)["State"]
     return state
 
 
-def tell_engine(engine: docker.DockerClient, project: Project, signal: int) -> None:
-    container = engine.containers.get(project.container)
+def tell_engine(docker_client: docker.DockerClient, project: Project, signal: int) -> None:
+    container = docker_client.containers.get(project.container)
     told = container.exec_run(["python3", "-c", TELL_ENGINE, str(signal)])
     assert told.exit_code == 0, told.output
 
@@ -40,7 +40,7 @@ def assert_comes_up(project: Project) -> None:
 
 
 def test_a_kv_cache_that_is_too_small_is_told_with_the_length_that_fits(
-    project: Project, engine: docker.DockerClient
+    project: Project, docker_client: docker.DockerClient
 ) -> None:
     # Without VLLM_CPU_KVCACHE_SPACE, which wins over the flag and by which the plan would refuse.
     container = {"name": project.container, "gpus": "none"}
@@ -48,48 +48,52 @@ def test_a_kv_cache_that_is_too_small_is_told_with_the_length_that_fits(
     up = project.up()
     assert up.code != 0
     assert "max-model-len 2048 does not fit into the KV cache: 1280 tokens do" in up.output
-    assert "mend:  set max-model-len to at most 1280" in up.output
+    assert "fix:   set max-model-len to at most 1280" in up.output
     assert "See root cause above" not in up.output
-    assert not inspected(engine, project)["Running"]
+    assert not inspected(docker_client, project)["Running"]
 
 
-def test_a_start_killed_for_memory_is_told(project: Project, engine: docker.DockerClient) -> None:
+def test_a_start_killed_for_memory_is_told(
+    project: Project, docker_client: docker.DockerClient
+) -> None:
     project.configure(engine=ENGINE)  # which is right: it is killed from outside
     up = project.begin(*UP)
     up.until("HealthGate health")
     # Below what vLLM's imports take, and far above what they can have taken by now: a cgroup of
     # version 1 refuses a limit that is below what is in use.
     limit = 450 << 20
-    engine.api.update_container(project.container, mem_limit=limit, memswap_limit=limit)
+    docker_client.api.update_container(project.container, mem_limit=limit, memswap_limit=limit)
     ended = up.end()
     assert ended.code != 0
     assert "killed for memory" in ended.output
-    assert not inspected(engine, project)["Running"]
+    assert not inspected(docker_client, project)["Running"]
     assert_comes_up(project)
 
 
 def test_an_engine_that_hangs_fails_the_gate_though_health_is_green(
-    project: Project, engine: docker.DockerClient
+    project: Project, docker_client: docker.DockerClient
 ) -> None:
-    tell_engine(engine, project, 19)  # SIGSTOP
+    tell_engine(docker_client, project, 19)  # SIGSTOP
     project.configure(engine=ENGINE, health={"timeoutSeconds": 10})
     up = project.pulumi(*UP, "--replace", "**HealthGate**")  # or it would not ask again
     assert up.code != 0
     assert "did not answer within 10 s" in up.output
-    assert "mend:  the engine hangs" in up.output
-    assert not inspected(engine, project)["Running"]
+    assert "fix:   the engine hangs" in up.output
+    assert not inspected(docker_client, project)["Running"]
     assert_comes_up(project)
 
 
 def test_an_engine_killed_while_it_serves_is_waited_for_again(
-    project: Project, engine: docker.DockerClient
+    project: Project, docker_client: docker.DockerClient
 ) -> None:
-    before = inspected(engine, project)["StartedAt"]
-    deaths = engine.events(filters={"container": project.container, "event": "die"}, decode=True)
-    tell_engine(engine, project, 9)
+    before = inspected(docker_client, project)["StartedAt"]
+    deaths = docker_client.events(
+        filters={"container": project.container, "event": "die"}, decode=True
+    )
+    tell_engine(docker_client, project, 9)
     assert next(deaths)["Actor"]["Attributes"]["exitCode"] == "0", "vLLM calls it a success"
     deaths.close()
     up = project.up()
     assert up.code == 0, up.output
     assert "HealthGate health updated" in up.output, "Docker's restart is no answer"
-    assert inspected(engine, project)["StartedAt"] != before
+    assert inspected(docker_client, project)["StartedAt"] != before

@@ -18,11 +18,11 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def image(engine: docker.DockerClient) -> Iterator[str]:
+def image(docker_client: docker.DockerClient) -> Iterator[str]:
     with registry() as address:
         name = f"{address}/offline-test-pulled:good"
         yield name
-        engine.images.remove(name, force=True)
+        docker_client.images.remove(name, force=True)
 
 
 def test_without_a_password_the_key_to_set_is_named(project: Project, image: str) -> None:

@@ -1,6 +1,6 @@
 """Going back, in order: nothing to go back to, good, broken, back, a newer one, back by itself.
 
-The real Pulumi engine and the real Docker engine; the fake engine fails on demand.
+The real Pulumi engine and the real Docker daemon; the fake server fails on demand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 BROKEN = {"fault": "exit"}
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MISNAMED = {"id": MODEL, "servedName": "another"}
-"""The server will not have it: the fake engine serves `MODEL`. Nothing has to be fetched for it."""
+"""The server will not have it: the fake server serves `MODEL`. Nothing has to be fetched for it."""
 KEY = "key-of-ours"
 
 
@@ -34,7 +34,7 @@ def make(project: Project, target: str) -> Run:
     for name in (".tools", "requirements.txt"):
         if not (project.directory / name).exists():
             (project.directory / name).symlink_to(ROOT / name)
-    for name in ("Makefile", "operations", "bootstrap", "offline"):
+    for name in ("Makefile", "offline"):
         source = ROOT / name
         if source.is_file():
             shutil.copy(source, project.directory)
@@ -61,7 +61,7 @@ def config_file(project: Project) -> Path:
 
 
 def configure(project: Project, switches: dict[str, str], **keys: Any) -> None:
-    """The fake engine's config, with the API key sealed once and kept as a person would keep it."""
+    """The fake server's config, with the API key sealed once and kept as a person would keep it."""
     file = config_file(project)
     before = yaml.safe_load(file.read_text()) if file.exists() else {}
     project.configure_fake({"model": MODEL, **switches}, **keys)
@@ -75,8 +75,8 @@ def configure(project: Project, switches: dict[str, str], **keys: Any) -> None:
         project.pulumi("config", "set", "--secret", "vllm-spark:apiKey", KEY)
 
 
-def command_line(engine: docker.DockerClient, project: Project) -> str:
-    return " ".join(engine.api.inspect_container(project.container)["Config"]["Cmd"])
+def command_line(docker_client: docker.DockerClient, project: Project) -> str:
+    return " ".join(docker_client.api.inspect_container(project.container)["Config"]["Cmd"])
 
 
 def answers(project: Project) -> bool:
@@ -142,13 +142,13 @@ def test_a_deployment_that_fails_says_how_to_go_back_and_to_what(
 
 
 def test_going_back_ends_when_the_last_good_deployment_answers(
-    project: Project, went_back: tuple[str, Run], engine: docker.DockerClient
+    project: Project, went_back: tuple[str, Run], docker_client: docker.DockerClient
 ) -> None:
     _, rollback = went_back
     assert rollback.code == 0, rollback.output
     assert answers(project)
-    assert "--max-num-seqs 4" in command_line(engine, project)
-    assert "--revision" not in command_line(engine, project), "the same without saying so"
+    assert "--max-num-seqs 4" in command_line(docker_client, project)
+    assert "--revision" not in command_line(docker_client, project), "the same without saying so"
 
 
 def test_going_back_says_what_changes_and_what_is_left_to_do(
@@ -176,13 +176,13 @@ def test_going_back_keeps_secrets_secret(project: Project, went_back: tuple[str,
 
 
 def test_going_back_twice_changes_nothing(
-    project: Project, went_back: tuple[str, Run], engine: docker.DockerClient
+    project: Project, went_back: tuple[str, Run], docker_client: docker.DockerClient
 ) -> None:
-    serving = engine.api.inspect_container(project.container)["Id"]
+    serving = docker_client.api.inspect_container(project.container)["Id"]
     again = make(project, "rollback")
     assert again.code == 0, again.output
     assert "Nothing to do" in again.output
-    assert engine.api.inspect_container(project.container)["Id"] == serving
+    assert docker_client.api.inspect_container(project.container)["Id"] == serving
 
 
 def test_a_preview_shows_what_the_config_file_would_change_again(
@@ -209,14 +209,16 @@ def test_the_commands_it_gives_make_the_config_file_say_what_serves(
 
 
 def test_a_deployment_told_to_go_back_by_itself_fails_and_the_newest_good_one_serves(
-    project: Project, reverted: Run, engine: docker.DockerClient
+    project: Project, reverted: Run, docker_client: docker.DockerClient
 ) -> None:
     assert reverted.code != 0, "what was asked for does not serve"
     told = [line for line in reverted.output.splitlines() if not line.startswith("make:")]
     assert any("What serves now is the last good one" in line for line in told[-1:]), told[-5:]
     assert answers(project)
-    assert "--max-num-seqs 16" in command_line(engine, project)
-    assert "--revision" in command_line(engine, project), "fetched again, it has to be the same"
+    assert "--max-num-seqs 16" in command_line(docker_client, project)
+    assert "--revision" in command_line(docker_client, project), (
+        "fetched again, it has to be the same"
+    )
 
 
 def test_a_deployment_that_fails_before_the_old_server_stops_says_that_it_still_answers(
@@ -234,7 +236,7 @@ def test_a_deployment_that_fails_before_the_old_server_stops_says_that_it_still_
     [(os.getpid(), "wait for it, then repeat"), (2**22 + 1, "was killed: there is no process")],
     ids=["alive", "killed"],
 )
-def test_a_stack_held_by_another_run_is_said_with_the_mend(
+def test_a_stack_held_by_another_run_is_said_with_the_fix(
     project: Project, reverted: Run, pid: int, sentence: str
 ) -> None:
     locks = project.directory / "state" / ".pulumi" / "locks" / "organization" / "vllm-spark"

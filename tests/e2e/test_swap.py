@@ -1,6 +1,6 @@
 """A change of model on a running stack, there and back, and what can come between two servers.
 
-The fake engine, in the CPU engine's image; two models that differ in name only lie in a cache of
+The fake server, in the CPU engine's image; two models that differ in name only lie in a cache of
 the test's own.
 """
 
@@ -14,11 +14,11 @@ import docker
 import pytest
 import requests
 
-from bootstrap.small_model import MODEL_ID
-from engine.settings import load_stack
-from operations.status import drift_lines
+from offline.bootstrap.small_model import MODEL_ID
 from tests.e2e.poller import polled
 from tests.e2e.project import FAKE_IMAGE, UP, Project
+from vllm_spark.config.stack_file import load_stack
+from vllm_spark.docker_host.drift import drift_lines
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 
@@ -31,10 +31,10 @@ cp --archive --link models--HuggingFaceTB--SmolLM2-135M-Instruct models--example
 
 
 @pytest.fixture(scope="module")
-def cache(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(docker_client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with the small model under two names, and with files of other people."""
     cache = tmp_path_factory.mktemp("cache")
-    engine.containers.run(
+    docker_client.containers.run(
         FAKE_IMAGE,
         ["-ec", COPY],
         entrypoint="sh",
@@ -51,9 +51,9 @@ def cache(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def first(project: Project, cache: Path, engine: Any) -> None:
+def first(project: Project, cache: Path, docker_client: Any) -> None:
     """The first model is served. A run that was broken off had left a container behind."""
-    engine.api.create_container_from_config(
+    docker_client.api.create_container_from_config(
         {"Image": FAKE_IMAGE, "Labels": {"vllm-spark.stack": project.stack}}, project.container
     )
     project.configure_fake({}, cache={"hostPath": str(cache)})
@@ -68,19 +68,19 @@ def served(project: Project) -> str:
 
 
 def test_a_container_of_the_same_name_that_is_not_ours_is_named_and_kept(
-    project: Project, cache: Path, engine: Any
+    project: Project, cache: Path, docker_client: Any
 ) -> None:
-    other = engine.api.create_container_from_config({"Image": FAKE_IMAGE}, project.container)
+    other = docker_client.api.create_container_from_config({"Image": FAKE_IMAGE}, project.container)
     try:
         project.configure_fake({}, cache={"hostPath": str(cache)})
         up = project.up()
         assert up.code != 0
         assert f"1. container {project.container}: exists, and this stack did not make" in up.output
-        assert f"mend: docker rm --force {project.container}" in up.output
+        assert f"fix: docker rm --force {project.container}" in up.output
         assert "Traceback" not in up.output
-        assert engine.api.inspect_container(other["Id"])
+        assert docker_client.api.inspect_container(other["Id"])
     finally:
-        engine.api.remove_container(other["Id"])
+        docker_client.api.remove_container(other["Id"])
 
 
 def test_the_second_model_takes_over_and_the_first_comes_back(
@@ -115,45 +115,47 @@ def test_a_second_up_at_the_same_time_is_told_to_wait_and_harms_nothing(
 
 
 def test_nothing_differs_from_what_is_declared_until_somebody_changes_it(
-    first: None, project: Project, engine: Any
+    first: None, project: Project, docker_client: Any
 ) -> None:
     settings = load_stack(project.directory / f"Pulumi.{project.stack}.yaml")
 
     def drift() -> list[str]:
-        return drift_lines(engine, settings, engine.api.inspect_container(project.container))
+        return drift_lines(
+            docker_client, settings, docker_client.api.inspect_container(project.container)
+        )
 
     assert drift() == []
-    engine.api.update_container(project.container, restart_policy={"Name": "no"})
+    docker_client.api.update_container(project.container, restart_policy={"Name": "no"})
     assert drift() == ["restart policy: runs with no, declared unless-stopped"]
     preview = project.pulumi("preview", "--refresh")
     assert "drift: restart policy: runs with no, declared unless-stopped" in preview.output
 
 
 def test_the_cache_keeps_what_others_put_there_and_each_image_its_kernels(
-    first: None, project: Project, cache: Path, engine: docker.DockerClient
+    first: None, project: Project, cache: Path, docker_client: docker.DockerClient
 ) -> None:
     assert (cache / "compiled" / "of-somebody-else").read_text() == "1"
     assert (cache / "notes.txt").read_text() == "2"
-    image_id = str(engine.images.get(FAKE_IMAGE).id)
-    environment = engine.api.inspect_container(project.container)["Config"]["Env"]
+    image_id = str(docker_client.images.get(FAKE_IMAGE).id)
+    environment = docker_client.api.inspect_container(project.container)["Config"]["Env"]
     place = next(entry for entry in environment if entry.startswith("VLLM_CACHE_ROOT="))
     assert f"-{image_id.removeprefix('sha256:')[:12]}/vllm" in place
 
 
 def test_a_tag_that_has_moved_is_named_and_would_replace_the_container(
-    first: None, project: Project, cache: Path, engine: Any
+    first: None, project: Project, cache: Path, docker_client: Any
 ) -> None:
-    image = engine.images.get(FAKE_IMAGE)
+    image = docker_client.images.get(FAKE_IMAGE)
     image.tag(MOVING_IMAGE)
     project.configure_fake({}, cache={"hostPath": str(cache)}, image={"name": MOVING_IMAGE})
     up = project.up()
     assert up.code == 0, up.output
     dockerfile = io.BytesIO(f"FROM {FAKE_IMAGE}\nLABEL moved=yes".encode())
-    moved, _ = engine.images.build(fileobj=dockerfile, tag=MOVING_IMAGE, rm=True)
+    moved, _ = docker_client.images.build(fileobj=dockerfile, tag=MOVING_IMAGE, rm=True)
     try:
         preview = project.pulumi("preview", "--refresh", "--diff")
     finally:
-        engine.images.remove(MOVING_IMAGE)
+        docker_client.images.remove(MOVING_IMAGE)
     was, now = (one.id.removeprefix("sha256:")[:12] for one in (image, moved))
     assert f"drift: image id: runs with {image.id}, declared {moved.id}" in preview.output
     assert f"-{was}/vllm" in preview.output

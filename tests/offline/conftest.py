@@ -39,7 +39,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
 @pytest.fixture(scope="session")
 def daemon() -> Iterator[Any]:
-    """The Docker engine of this machine, swept of what these tests make."""
+    """The Docker daemon of this machine, swept of what these tests make."""
     client = docker.APIClient()
     yield client
     for container in client.containers(all=True, filters={"name": OURS}):

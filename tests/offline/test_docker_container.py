@@ -1,4 +1,4 @@
-"""Containers that the stand-in makes, changes, looks at and removes on the real Docker engine."""
+"""Containers that the stand-in makes, changes, looks at and removes on the real Docker daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images and volumes on the real Docker engine, pulled from a registry of one image."""
+"""Images and volumes on the real Docker daemon, pulled from a registry of one image."""
 
 from __future__ import annotations
 

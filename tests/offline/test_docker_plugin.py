@@ -28,7 +28,7 @@ def test_a_preview_needs_no_daemon(start: Start) -> None:
     assert list(changed.replaces) == ["image"]
 
 
-def test_a_daemon_that_is_not_there_is_one_sentence_with_the_mend(start: Start) -> None:
+def test_a_daemon_that_is_not_there_is_one_sentence_with_the_fix(start: Start) -> None:
     nowhere = start(VOLUME, {"host": "unix:///no/such.sock"})
     with pytest.raises(RuntimeError) as failure:
         nowhere.create(name="x")

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from pulumi.runtime.rpc import unwrap_rpc_secret
 
 from components.last_good import LastGoodProvider
-from engine.last_good import RESOURCE
 from tests.stack.conftest import Deploy
+from vllm_spark.deployment.last_good import RESOURCE
 
-RECORDED: dict[str, Any] = {"config": "{}", "containerId": "1", "commit": "a"}
+RECORDED: dict[str, Any] = {"server": "vllm", "settings": {}, "containerId": "1", "commit": "a"}
 
 
 def test_the_record_holds_the_whole_config_and_no_secret(deploy: Deploy) -> None:
     secrets = {"apiKey": "key-of-ours", "huggingFaceToken": "hf_token"}
     record = deploy("spark", secrets=secrets, health={"stallSeconds": 60}).inputs(RESOURCE)
-    config = json.loads(record["config"])
-    assert config["vllm-spark:engine"]["max-num-seqs"] == 64
-    assert config["vllm-spark:health"] == {"stallSeconds": 60}
-    assert json.loads(record["secrets"]) == ["vllm-spark:apiKey", "vllm-spark:huggingFaceToken"]
+    settings = record["settings"]
+    assert settings["engine"]["max-num-seqs"] == 64
+    assert settings["health"] == {"stallSeconds": 60}
+    assert settings["apiKey"] == "**********", "that there was one"
     assert "key-of-ours" not in str(record)
     assert "hf_token" not in str(record)
 
@@ -28,7 +27,7 @@ def test_the_record_holds_the_whole_config_and_no_secret(deploy: Deploy) -> None
 def test_the_record_names_commit_and_container(deploy: Deploy) -> None:
     record = deploy("spark").inputs(RESOURCE)
     assert unwrap_rpc_secret(record["commit"]) == "0123abc"
-    assert record["containerId"] == "server-id"
+    assert record["containerId"] == "vllm-container-id"
 
 
 def test_a_stopped_stack_leaves_its_record_as_it_was(deploy: Deploy) -> None:

@@ -16,7 +16,7 @@ SPARK = {"max-model-len": 32768, "gpu-memory-utilization": 0.85, "max-num-seqs":
     "stack", [path.name.split(".")[1] for path in sorted(Path(ROOT).glob("Pulumi.*.yaml"))]
 )
 def test_every_stack_of_the_repository_fits_its_host(deploy: Deploy, stack: str) -> None:
-    review = deploy(stack).outputs["review"]
+    review = deploy(stack).outputs["server"].review
     assert review.plan.kv_tokens > 0
 
 
@@ -31,7 +31,7 @@ def test_a_misfit_that_is_allowed_is_a_warning(deploy: Deploy) -> None:
         engine={**SPARK, "gpu-memory-utilization": 0.2},
         host={"allowMisfit": True},
     )
-    assert spark.outputs["review"].warnings
+    assert spark.outputs["server"].review.warnings
 
 
 def test_a_flag_that_the_images_vllm_does_not_have_any_more_names_its_successor(
@@ -47,8 +47,8 @@ def test_a_flag_that_the_images_vllm_does_not_have_any_more_names_its_successor(
 
 def test_a_flag_that_nobody_knows_is_let_through_with_a_warning(deploy: Deploy) -> None:
     spark = deploy("spark", engine={**SPARK, "max-num-seqz": 3})
-    (warning,) = spark.outputs["review"].warnings
-    assert "max-num-seqs" in warning.mend
+    (warning,) = spark.outputs["server"].review.warnings
+    assert "max-num-seqs" in warning.fix
 
 
 def test_flags_and_other_keys_are_wrong_in_one_message(deploy: Deploy) -> None:
@@ -75,23 +75,23 @@ def test_a_length_beyond_them_is_let_through_where_the_environment_allows_it(
 ) -> None:
     allowed = {"environment": {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}}
     spark = deploy("spark", engine={**SPARK, "max-model-len": 300000}, container=allowed)
-    assert spark.outputs["review"].plan.max_model_len == 300000
+    assert spark.outputs["server"].review.plan.max_model_len == 300000
 
 
 def test_a_length_beyond_them_is_let_through_where_a_flag_stretches_them(deploy: Deploy) -> None:
     rope = {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}
     spark = deploy("spark", engine={**SPARK, "max-model-len": 300000, "hf-overrides": rope})
-    assert spark.outputs["review"].plan.max_model_len == 300000
+    assert spark.outputs["server"].review.plan.max_model_len == 300000
 
 
 def test_the_plan_reads_flags_in_any_spelling(deploy: Deploy) -> None:
     spelled = {"max_model_len": "32k", "gpu-memory-utilization": "0.85", "max-num-seqs": "64"}
     spark = deploy("spark", engine=spelled)
-    plan = spark.outputs["review"].plan
+    plan = spark.outputs["server"].review.plan
     assert plan.max_model_len == 32000
     assert plan.limits.utilization == 0.85
 
 
 def test_a_cpu_engine_that_sizes_its_own_cache_is_not_guessed_at(deploy: Deploy) -> None:
     local = deploy("local", container={"gpus": "none"})
-    assert "VLLM_CPU_KVCACHE_SPACE" in local.outputs["review"].plan.reason
+    assert "VLLM_CPU_KVCACHE_SPACE" in local.outputs["server"].review.plan.reason

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap import docker_engine, engine_image, environment, steps
-from bootstrap.steps import Unready
+from offline.bootstrap import vllm_image
+from vllm_spark.cli import prepare
+from vllm_spark.errors import DockerUnavailable, SetupError
+from vllm_spark.setup import environment, steps
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,19 +33,19 @@ def script(text: str) -> list[str]:
     return [sys.executable, "-c", text]
 
 
-def test_a_failed_step_shows_its_last_words_the_log_and_the_mend() -> None:
-    with pytest.raises(Unready) as failed:
-        steps.run("try it", script("print('the reason'); exit(3)"), mend="do that")
+def test_a_failed_step_shows_its_last_words_the_log_and_the_fix() -> None:
+    with pytest.raises(SetupError) as failed:
+        steps.run("try it", script("print('the reason'); exit(3)"), fix="do that")
     text = str(failed.value)
     assert "try it failed (exit code 3)" in text
     assert "| the reason" in text
-    assert "mend: do that" in text
+    assert "fix: do that" in text
 
 
 def test_a_full_disk_is_recognised_whatever_the_step() -> None:
-    with pytest.raises(Unready, match="free some disk"):
+    with pytest.raises(SetupError, match="free some disk"):
         full = script("print('write /layer: No space left on device'); exit(1)")
-        steps.run("build", full, mend="do that")
+        steps.run("build", full, fix="do that")
 
 
 def test_a_disk_too_small_for_the_image_is_found_before_the_build(
@@ -55,8 +57,8 @@ def test_a_disk_too_small_for_the_image_is_found_before_the_build(
 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100 << 30, 95 << 30, 5 << 30))
-    with pytest.raises(Unready, match=r"5 GiB free and the build needs 18") as failed:
-        engine_image._check_disk(Client())  # type: ignore[arg-type]
+    with pytest.raises(SetupError, match=r"5 GiB free and the build needs 18") as failed:
+        vllm_image._check_disk(Client())  # type: ignore[arg-type]
     assert "docker system df" in str(failed.value)
 
 
@@ -64,8 +66,8 @@ def test_a_remote_docker_that_is_silent_is_not_replaced_by_a_local_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
-    with pytest.raises(Unready, match=r"DOCKER_HOST=unix:///nowhere\.sock"):
-        docker_engine.ensure_docker()
+    with pytest.raises(DockerUnavailable, match=r"unix:///nowhere\.sock \(DOCKER_HOST\)"):
+        prepare.ensure_parts_of(None)
 
 
 def test_state_and_passphrase_stay_in_the_checkout_and_are_made_once(checkout: Path) -> None:
@@ -90,15 +92,15 @@ def test_a_backend_a_login_and_a_passphrase_that_are_given_are_left_alone(checko
 
 def test_a_lost_passphrase_is_said_before_a_new_one_is_made(checkout: Path) -> None:
     (checkout / "Pulumi.x.yaml").write_text("config: {}\nencryptionsalt: v1:abc\n")
-    with pytest.raises(Unready, match=r"Pulumi\.x\.yaml.*\n.*PULUMI_CONFIG_PASSPHRASE"):
+    with pytest.raises(SetupError, match=r"Pulumi\.x\.yaml.*\n.*PULUMI_CONFIG_PASSPHRASE"):
         environment.exports({"PATH": "/bin"})
     assert not (checkout / ".state" / "passphrase").exists()
 
 
 def test_an_unknown_stack_is_answered_before_anything_is_made() -> None:
-    command = [sys.executable, "-m", "operations.deploy", "up", "--stack", "sprak"]
+    command = [sys.executable, "-m", "vllm_spark", "up", "--stack", "sprak"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ran.returncode == 1
+    assert ran.returncode == 2
     assert "Pulumi.sprak.yaml" in ran.stderr
     assert "spark" in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -13,8 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from in_image import checkpoint
-from in_image.checkpoint import Finding, findings, kept_elsewhere, main, snapshot_of, tensors_in
+from vllm_spark.in_image import checkpoint
+from vllm_spark.in_image.checkpoint import (
+    Finding,
+    findings,
+    kept_elsewhere,
+    main,
+    snapshot_of,
+    tensors_in,
+)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SHARD_1, SHARD_2 = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
@@ -97,19 +104,19 @@ def test_a_broken_shard_is_named_with_what_is_wrong(model: Make, content: bytes,
     assert said in found.what
 
 
-def test_the_mend_of_a_broken_shard_names_the_blob_and_not_the_link(model: Make) -> None:
+def test_the_fix_of_a_broken_shard_names_the_blob_and_not_the_link(model: Make) -> None:
     snapshot = model({SHARD_2: b""})
     found = only(findings(snapshot))
     blob = (snapshot / SHARD_2).resolve()
     assert blob.parent.name == "blobs"
-    assert f"delete {blob} and" in found.mend
+    assert f"delete {blob} and" in found.fix
 
 
 def test_shards_that_the_index_names_and_that_are_not_there_are_named(model: Make) -> None:
     found = only(findings(model({SHARD_2: None})))
     assert found.where == INDEX
     assert f"1 weight files are not there: {SHARD_2}" in found.what
-    assert "`hf download` fetches what is missing" in found.mend
+    assert "`hf download` fetches what is missing" in found.fix
 
 
 def test_many_missing_shards_make_one_finding(model: Make) -> None:
@@ -158,8 +165,8 @@ def test_tensors_that_the_index_promises_are_looked_for_in_their_shard(model: Ma
     found = only(findings(snapshot))
     assert found.where == SHARD_1
     assert f"lacks 1 tensors that {INDEX} says it holds: b" in found.what
-    assert str((snapshot / SHARD_1).resolve()) in found.mend
-    assert str((snapshot / INDEX).resolve()) in found.mend, "either may be the wrong one"
+    assert str((snapshot / SHARD_1).resolve()) in found.fix
+    assert str((snapshot / INDEX).resolve()) in found.fix, "either may be the wrong one"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +191,7 @@ def test_a_link_to_a_blob_that_is_gone_is_a_missing_file(model: Make, name: str)
     (snapshot / name).resolve().unlink()
     found = only(findings(snapshot))
     assert name in str(found)
-    assert "`hf download` fetches what is missing" in found.mend
+    assert "`hf download` fetches what is missing" in found.fix
 
 
 def test_no_config_and_no_weights_and_no_tokenizer_are_said_at_once(model: Make) -> None:
@@ -300,7 +307,7 @@ def test_it_runs_from_standard_input_with_nothing_but_a_python(model: Make, tmp_
     assert ran.returncode == 1
     assert ran.stderr.startswith("owner/name cannot be served from what is in the cache:\n1. ")
     assert SHARD_2 in ran.stderr
-    assert "\n    mend: delete /" in ran.stderr
+    assert "\n    fix: delete /" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap import compose
-from bootstrap.steps import Unready
+from offline.bootstrap import compose
+from vllm_spark.errors import SetupError
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_one_that_was_built_is_not_built_again(path: Path) -> None:
     assert compose.ensure_compose() == [str(compose.OURS)]
 
 
-def test_docker_compose_1_is_not_taken_and_without_go_the_mend_is_said(path: Path) -> None:
+def test_docker_compose_1_is_not_taken_and_without_go_the_fix_is_said(path: Path) -> None:
     install(path / "docker-compose", "1.29.2")
-    with pytest.raises(Unready, match=r"mend: install docker compose .* or Go"):
+    with pytest.raises(SetupError, match=r"fix: install docker compose .* or Go"):
         compose.ensure_compose()

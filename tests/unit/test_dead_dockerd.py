@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap.docker_engine import forget_dead_dockerd
+from offline.bootstrap.docker_daemon import forget_dead_dockerd
 
 
 @pytest.fixture

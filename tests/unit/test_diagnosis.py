@@ -15,9 +15,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.diagnosis import Diagnosis, LogDiagnosis, diagnose
-from engine.failures import CATALOGUE, EXIT_CODES, Rank
-from operations.diagnose import main
+from tests.cli import vllm_spark
+from vllm_spark.diagnosis.failures import CATALOGUE, EXIT_CODES, Rank
+from vllm_spark.diagnosis.verdict import Diagnosis, LogDiagnosis, diagnose
 
 DATA = Path(__file__).parent.parent / "data"
 LOGS = DATA / "logs"
@@ -93,7 +93,7 @@ def lines_of(name: str) -> list[str]:
 def test_a_real_failed_start_is_explained_by_its_rule(name: str, rule: str) -> None:
     found = diagnose(lines_of(name))
     assert (found.verdict, found.rule) == ("failed", rule)
-    assert found.cause and found.mend and found.evidence
+    assert found.cause and found.fix and found.evidence
     if rule != "process_killed":  # there the line that points elsewhere holds the signal
         assert "See root cause above" not in " ".join(found.evidence)
 
@@ -109,7 +109,7 @@ def test_a_known_text_is_explained_by_its_rule(text: dict[str, Any]) -> None:
     found = diagnose(text["log"].splitlines())
     assert (found.verdict, found.rule) == ("failed", text["rule"])
     assert text.get("cause", "") in found.cause
-    assert text.get("mend", "") in found.mend
+    assert text.get("fix", "") in found.fix
 
 
 def test_every_rule_has_a_text_in_which_it_was_seen() -> None:
@@ -118,11 +118,11 @@ def test_every_rule_has_a_text_in_which_it_was_seen() -> None:
 
 def test_every_rule_names_its_source_its_versions_and_what_to_do() -> None:
     for rule in CATALOGUE:
-        assert rule.cause and rule.mend and rule.source and rule.versions, rule.id
+        assert rule.cause and rule.fix and rule.source and rule.versions, rule.id
 
 
 @pytest.mark.parametrize(
-    ("name", "cause", "mend"),
+    ("name", "cause", "fix"),
     [
         ("length_beyond_positions", "500000 is beyond the model's 262144", "at most 262144"),
         ("gpu_memory_taken", "68.68 of 139.8 GiB are free", "at most 0.49"),
@@ -141,10 +141,10 @@ def test_every_rule_names_its_source_its_versions_and_what_to_do() -> None:
         ("world_size_above_gpus", "ask for 2 GPUs, this node has 1", "tensor-parallel-size"),
     ],
 )
-def test_cause_and_mend_name_the_values_of_the_log(name: str, cause: str, mend: str) -> None:
+def test_cause_and_fix_name_the_values_of_the_log(name: str, cause: str, fix: str) -> None:
     found = diagnose(lines_of(name))
     assert cause in found.cause
-    assert mend in found.mend
+    assert fix in found.fix
 
 
 @given(free=st.floats(1, 100), total=st.floats(110, 140), util=st.floats(0.85, 0.99))
@@ -155,7 +155,7 @@ def test_the_suggested_utilization_always_fits(free: float, total: float, util: 
             f" less than desired GPU memory utilization ({util:.2f}, {util * total:.2f} GiB)."
         )
     )
-    suggested = float(found.mend.rpartition(" ")[2])
+    suggested = float(found.fix.rpartition(" ")[2])
     assert suggested * float(f"{total:.2f}") <= float(f"{free:.2f}") + 1e-9
 
 
@@ -170,7 +170,7 @@ def test_the_suggested_length_is_shorter_than_the_refused_one(
             f" memory ({need * share:.2f} GiB)."
         )
     )
-    suggested = int(re.findall(r"at most (\d+)", found.mend)[0])
+    suggested = int(re.findall(r"at most (\d+)", found.fix)[0])
     assert suggested < asked
     assert suggested % 16 == 0
 
@@ -194,7 +194,7 @@ def test_out_of_memory_with_much_free_is_a_limit_on_the_process(tried: float, fr
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_server_that_served_is_healthy(name: str) -> None:
     found = diagnose(lines_of(name))
-    assert (found.verdict, found.mend) == ("healthy", "")
+    assert (found.verdict, found.fix) == ("healthy", "")
 
 
 @pytest.mark.parametrize("name", ["healthy_stopped", "cpu_healthy_stopped"])
@@ -801,7 +801,7 @@ def test_no_secret_is_ever_shown(line: str) -> None:
             line,
         ]
     )
-    shown = " ".join([found.cause, found.mend, *found.evidence])
+    shown = " ".join([found.cause, found.fix, *found.evidence])
     assert "***" in shown
     assert SECRET not in shown
     assert "hf_AbCd" not in shown
@@ -829,18 +829,20 @@ def test_evidence_cannot_move_the_terminals_cursor() -> None:
 # --- the command ---
 
 
-def test_the_command_prints_cause_mend_and_evidence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(LOGS / "port_taken.log")]) == 1
-    printed = capsys.readouterr().out
+def test_the_command_prints_cause_fix_and_evidence() -> None:
+    ran = vllm_spark("diagnose", str(LOGS / "port_taken.log"))
+    assert ran.exit_code == 1
+    printed = ran.stdout
     assert printed.startswith("failed: port 8099 is taken by another program\n")
-    assert "\nmend: stop the other server" in printed
+    assert "\nfix: stop the other server" in printed
     assert "[Errno 98] Address already in use" in printed
 
 
-def test_the_command_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(LOGS / "kv_cache_none.log"), "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["verdict", "cause", "mend", "evidence"]
+def test_the_command_prints_one_json_object() -> None:
+    ran = vllm_spark("diagnose", str(LOGS / "kv_cache_none.log"), "--json")
+    assert ran.exit_code == 1
+    found = json.loads(ran.stdout)
+    assert list(found) == ["verdict", "cause", "fix", "evidence"]
     assert found["verdict"] == "failed"
     assert isinstance(found["evidence"], list)
 
@@ -848,22 +850,22 @@ def test_the_command_prints_one_json_object(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("name", "code"), [("healthy_stopped", 0), ("port_taken", 1), ("unfinished_compiling", 3)]
 )
-def test_the_exit_code_is_the_verdict(
-    name: str, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([str(LOGS / f"{name}.log")]) == code
-    assert capsys.readouterr().out
+def test_the_exit_code_is_the_verdict(name: str, code: int) -> None:
+    ran = vllm_spark("diagnose", str(LOGS / f"{name}.log"))
+    assert ran.exit_code == code
+    assert ran.stdout
 
 
-def test_a_missing_file_is_one_sentence_with_its_mend(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["/no/such/file.log"]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
+def test_a_missing_file_is_one_sentence_with_its_fix() -> None:
+    ran = vllm_spark("diagnose", "/no/such/file.log")
+    assert ran.exit_code == 2
+    said = ran.stderr
+    assert said.count("\n") == 2
     assert "/no/such/file.log" in said and "docker logs" in said
 
 
 def test_a_reader_that_wants_the_first_line_only_gets_no_traceback() -> None:
-    command = [sys.executable, "-m", "operations.diagnose", str(LOGS / "port_taken.log")]
+    command = [sys.executable, "-m", "vllm_spark", "diagnose", str(LOGS / "port_taken.log")]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2]
     ) as running:
@@ -873,19 +875,18 @@ def test_a_reader_that_wants_the_first_line_only_gets_no_traceback() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
-def test_a_log_that_powershell_saved_is_read(
-    encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_log_that_powershell_saved_is_read(encoding: str, tmp_path: Path) -> None:
     saved = tmp_path / "vllm.log"
     saved.write_text("\r\n".join(lines_of("port_taken")), encoding=encoding)
-    assert main([str(saved)]) == 1
-    assert "port 8099 is taken" in capsys.readouterr().out
+    ran = vllm_spark("diagnose", str(saved))
+    assert ran.exit_code == 1
+    assert "port 8099 is taken" in ran.stdout
 
 
 def test_a_log_can_be_piped_in_whatever_its_bytes() -> None:
     log = (LOGS / "weights_missing.log").read_bytes() + b"\xff\xfe\x00\n"
     done = subprocess.run(
-        [sys.executable, "-m", "operations.diagnose", "-", "--json"],
+        [sys.executable, "-m", "vllm_spark", "diagnose", "-", "--json"],
         input=log,
         capture_output=True,
         cwd=Path(__file__).parents[2],

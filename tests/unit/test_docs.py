@@ -9,7 +9,7 @@ import pytest
 from cogapp import Cog
 from pydantic import BaseModel
 
-from engine.settings import Settings
+from vllm_spark.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

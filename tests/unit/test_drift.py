@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from engine.drift import drift_of
-from engine.serving import compile_caches, server_command, server_environment
-from engine.settings import Settings
+from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.drift import drift_of
+from vllm_spark.deployment.serving import compile_caches, server_command, server_environment
 
 IMAGE_ID = "sha256:0123456789abcdef"
 CONFIG: dict[str, Any] = {

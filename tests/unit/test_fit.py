@@ -1,4 +1,4 @@
-"""What a plan says: problems whose mends work, an output that diffs well, `make fit`."""
+"""What a plan says: problems whose fixes work, an output that diffs well, `make fit`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.fit import problems_of
-from engine.known_models import known_shapes
-from engine.limits import Host, cpu_kv_cache_gib
-from engine.memory_plan import MemoryPlan, make_plan
-from engine.plan_report import output_of, table
-from engine.problems import ConfigError, Problem
-from engine.unmodelled import Unmodelled
-from operations.fit import main
+from tests.cli import vllm_spark
+from vllm_spark.errors import ConfigError
+from vllm_spark.flags.engine_flags import EngineFlags
+from vllm_spark.images import Version
+from vllm_spark.memory.known_models import known_shapes
+from vllm_spark.memory.limits import Machine, cpu_kv_cache_gib
+from vllm_spark.memory.misfits import problems_of
+from vllm_spark.memory.plan import MemoryPlan, make_plan
+from vllm_spark.memory.report import output_of, table
+from vllm_spark.problems import Problem, Unmodelled
 
 QWEN_30B = "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8"
 QWEN_32B = "Qwen/Qwen3-32B-FP8"
@@ -34,9 +36,11 @@ GUIDE = {
 
 
 def planned(
-    model: str, flags: dict[str, Any], host: Host | None = None, cpu_gib: int | None = None
+    model: str, flags: dict[str, Any], host: Machine | None = None, cpu_gib: int | None = None
 ) -> MemoryPlan:
-    plan = make_plan(known_shapes()[model], flags, host or Host(), (0, 26), cpu_gib)
+    release = Version.parse("0.26")
+    flags_read = EngineFlags(flags)
+    plan = make_plan(known_shapes()[model], flags_read, host or Machine(), release, cpu_gib)
     assert isinstance(plan, MemoryPlan), plan
     return plan
 
@@ -54,21 +58,21 @@ def test_weights_beyond_the_share_are_refused_with_the_share_that_holds_them() -
     problem = only_problem(planned(LLAMA_70B, GUIDE | {"gpu-memory-utilization": 0.5}))
     assert problem.where == "vllm-spark:engine.gpu-memory-utilization"
     assert "67.72 GiB of weights" in problem.what
-    assert problem.mend == "set gpu-memory-utilization to at least 0.7"
+    assert problem.fix == "set gpu-memory-utilization to at least 0.7"
 
 
 def test_one_sequence_beyond_the_pool_is_refused_with_the_length_that_fits() -> None:
     flags = GUIDE | {"gpu-memory-utilization": 0.30, "max-model-len": 262144}
-    problem = only_problem(planned(QWEN_30B, flags, Host(139.80)))
+    problem = only_problem(planned(QWEN_30B, flags, Machine(139.80)))
     assert problem.where == "vllm-spark:engine.max-model-len"
-    longest = int(re.findall(r"at most (\d+)", problem.mend)[0])
+    longest = int(re.findall(r"at most (\d+)", problem.fix)[0])
     assert longest == pytest.approx(116_400, rel=0.03)  # vLLM's own estimate at these flags
-    assert "gpu-memory-utilization to at least 0.4" in problem.mend
+    assert "gpu-memory-utilization to at least 0.4" in problem.fix
 
 
 def test_a_cache_in_fp8_is_offered_where_it_is_enough() -> None:
     flags = {"gpu-memory-utilization": 0.80, "max-model-len": 131072}
-    assert "kv-cache-dtype to fp8" in only_problem(planned(LLAMA_70B, flags)).mend
+    assert "kv-cache-dtype to fp8" in only_problem(planned(LLAMA_70B, flags)).fix
     problems = problems_of(planned(LLAMA_70B, flags | {"kv-cache-dtype": "fp8"}))
     assert problems == []
 
@@ -78,7 +82,7 @@ def test_a_plan_that_leaves_the_host_less_than_8_gib_is_refused() -> None:
     assert plan.headroom_gib < 8
     problem = only_problem(plan)
     assert problem.where == "vllm-spark:engine.gpu-memory-utilization"
-    assert problem.mend == "lower gpu-memory-utilization to at most 0.92"
+    assert problem.fix == "lower gpu-memory-utilization to at most 0.92"
 
 
 def test_what_vllm_takes_beyond_its_request_counts_against_the_host() -> None:
@@ -89,35 +93,35 @@ def test_what_vllm_takes_beyond_its_request_counts_against_the_host() -> None:
 
 def test_a_gpu_with_memory_of_its_own_may_be_filled() -> None:
     assert (
-        problems_of(planned(LLAMA_70B, GUIDE | {"gpu-memory-utilization": 0.95}, Host(139.8))) == []
+        problems_of(planned(LLAMA_70B, GUIDE | {"gpu-memory-utilization": 0.95}, Machine(139.8)))
+        == []
     )
 
 
 def test_bytes_beyond_the_memory_are_refused_as_vllm_runs_out_of_it() -> None:
-    plan = planned(QWEN_30B, GUIDE | {"kv-cache-memory-bytes": "130G"}, Host(139.80))
+    plan = planned(QWEN_30B, GUIDE | {"kv-cache-memory-bytes": "130G"}, Machine(139.80))
     problem = only_problem(plan)
     assert problem.where == "vllm-spark:engine.kv-cache-memory-bytes"
-    most = int(problem.mend.removeprefix("lower kv-cache-memory-bytes to at most "))
+    most = int(problem.fix.removeprefix("lower kv-cache-memory-bytes to at most "))
     assert most == pytest.approx(115_774_877_696, rel=0.03)  # as vLLM's log advises
 
 
 def test_a_model_beyond_the_host_needs_another_model() -> None:
     shape = known_shapes()[LLAMA_70B]
-    plan = make_plan(shape, {"quantization": None}, Host(memory_gib=60))
+    plan = make_plan(shape, EngineFlags(), Machine(memory_gib=60))
     assert isinstance(plan, MemoryPlan)
-    assert all("smaller" in problem.mend for problem in problems_of(plan))
+    assert all("smaller" in problem.fix for problem in problems_of(plan))
 
 
 def test_a_cpu_cache_too_small_for_one_sequence_names_the_space_to_set() -> None:
     problem = only_problem(planned(QWEN_32B, {"max-model-len": 32768}, cpu_gib=4))
     assert (
-        problem.mend
-        == "set max-model-len to at most 16384, or VLLM_CPU_KVCACHE_SPACE to at least 8"
+        problem.fix == "set max-model-len to at most 16384, or VLLM_CPU_KVCACHE_SPACE to at least 8"
     )
 
 
 def test_a_cpu_may_leave_less_than_8_gib_to_a_laptop() -> None:
-    assert problems_of(planned(SMOLLM2, {"max-model-len": 2048}, Host(8), cpu_gib=1)) == []
+    assert problems_of(planned(SMOLLM2, {"max-model-len": 2048}, Machine(8), cpu_gib=1)) == []
 
 
 @pytest.mark.parametrize("space", ["1.5", "0", "all"])
@@ -141,18 +145,18 @@ def test_a_cpu_cache_that_is_no_whole_number_is_refused(space: str) -> None:
     ),
     st.floats(16, 250),
 )
-def test_following_a_mend_solves_its_problem(
+def test_following_a_fix_solves_its_problem(
     model: str, flags: dict[str, Any], memory_gib: float
 ) -> None:
-    host = Host(memory_gib)
+    host = Machine(memory_gib)
     for problem in problems_of(planned(model, flags, host)):
-        changes = re.findall(r"([a-z-]+) to (?:at \w+ )?([\d.]+|fp8)", problem.mend)
-        alternatives = [changes] if " and " in problem.mend else [[change] for change in changes]
+        changes = re.findall(r"([a-z-]+) to (?:at \w+ )?([\d.]+|fp8)", problem.fix)
+        alternatives = [changes] if " and " in problem.fix else [[change] for change in changes]
         for alternative in alternatives:
-            mended = flags | {
+            fixed = flags | {
                 flag: value if value == "fp8" else float(value) for flag, value in alternative
             }
-            left = problems_of(planned(model, mended, host))
+            left = problems_of(planned(model, fixed, host))
             assert problem.what not in {other.what for other in left}
             assert problem.where not in {other.where for other in left}, alternative
 
@@ -189,11 +193,11 @@ def test_the_table_says_first_whether_it_fits() -> None:
     misfit = table(planned(QWEN_30B, GUIDE | {"gpu-memory-utilization": 0.2}), "m").splitlines()
     assert fits[0] == "Memory plan for m: fits"
     assert misfit[0] == "Memory plan for m: DOES NOT FIT"
-    assert misfit[-1].strip().startswith("mend:")
+    assert misfit[-1].strip().startswith("fix:")
     assert max(map(len, fits)) <= 100
 
 
-def test_make_fit_plans_any_config_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_make_fit_plans_any_config_json(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(
         json.dumps(
@@ -212,55 +216,49 @@ def test_make_fit_plans_any_config_json(tmp_path: Path, capsys: pytest.CaptureFi
         )
     )
     engine = "--engine=--max-model-len 32768 --gpu-memory-utilization=0.5 --enforce-eager"
-    assert main(["--model", str(path), engine, "--memory-gib", "139.8", "--json"]) == 0
-    output = json.loads(capsys.readouterr().out)
+    ran = vllm_spark("fit", "--model", str(path), engine, "--memory-gib", "139.8", "--json")
+    assert ran.exit_code == 0
+    output = json.loads(ran.stdout)
     assert output["weightsGiB"] == pytest.approx(15.27, rel=0.01)
     assert output["kvBytesPerToken"] == 147_456
     assert output["requestedGiB"] == 69.9
     assert output["problems"] == []
 
 
-def test_make_fit_exits_1_and_prints_the_mend_of_a_misfit(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_make_fit_exits_1_and_prints_the_fix_of_a_misfit() -> None:
     model = str(MODELS / "llama-3.3-70b-instruct-fp8-dynamic.yaml")
-    assert main(["--model", model, "--engine=--gpu-memory-utilization 0.5"]) == 1
-    out = capsys.readouterr().out
-    assert "DOES NOT FIT" in out
-    assert "gpu-memory-utilization to" in out
+    ran = vllm_spark("fit", "--model", model, "--engine=--gpu-memory-utilization 0.5")
+    assert ran.exit_code == 1
+    assert "DOES NOT FIT" in ran.stdout
+    assert "gpu-memory-utilization to" in ran.stdout
 
 
-def fitted(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    main([*arguments, "--json"])
-    output: dict[str, Any] = json.loads(capsys.readouterr().out)
+def fitted(*arguments: str) -> dict[str, Any]:
+    output: dict[str, Any] = json.loads(vllm_spark("fit", *arguments, "--json").stdout)
     return output
 
 
-def test_make_fit_tries_flags_and_memory_on_a_stack_and_keeps_its_others(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    as_it_is = fitted(capsys, "--stack", "spark")
-    other_length = fitted(capsys, "--stack", "spark", "--engine=--max_model_len 16K")
-    more_memory = fitted(capsys, "--stack", "spark", "--memory-gib", "139.8")
+def test_make_fit_tries_flags_and_memory_on_a_stack_and_keeps_its_others() -> None:
+    as_it_is = fitted("--stack", "spark")
+    other_length = fitted("--stack", "spark", "--engine=--max_model_len 16K")
+    more_memory = fitted("--stack", "spark", "--memory-gib", "139.8")
     assert (as_it_is["maxModelLen"], other_length["maxModelLen"]) == (32768, 16384)
     assert other_length["kvTokens"] == as_it_is["kvTokens"], "the share of the memory is the same"
     assert more_memory["kvTokens"] > as_it_is["kvTokens"]
 
 
-def test_make_fit_names_a_flag_that_nobody_knows_and_plans_without_it(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_make_fit_names_a_flag_that_nobody_knows_and_plans_without_it() -> None:
     model = str(MODELS / "qwen3-32b-fp8.yaml")
-    main(["--model", model, "--engine=--max-modle-len 8192 --gpu-memory-utilization 0.8"])
-    printed = capsys.readouterr()
-    assert "write max-model-len" in printed.err
-    assert printed.out.startswith(f"Memory plan for {model}: fits")
+    engine = "--engine=--max-modle-len 8192 --gpu-memory-utilization 0.8"
+    printed = vllm_spark("fit", "--model", model, engine)
+    assert "write max-model-len" in printed.stderr
+    assert printed.stdout.startswith(f"Memory plan for {model}: fits")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--stack", "sprak"], "take one of"),
+        (["--stack", "sprak"], "choose one of"),
         (["--stack", "spark", "--engine=--max-model-len 1M"], "262,144 positions"),
         (["--stack", "spark", "--engine=--kv-cache-memory-bytes 20G"], "since 0.10.2"),
         (["--model", "/nowhere/config.json"], "/nowhere/config.json"),
@@ -275,19 +273,17 @@ def test_make_fit_names_a_flag_that_nobody_knows_and_plans_without_it(
         ),
     ],
 )
-def test_make_fit_answers_wrong_input_with_a_sentence_and_exit_code_1(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_make_fit_answers_wrong_input_with_a_sentence_and_exit_code_2(
+    arguments: list[str], said: str
 ) -> None:
-    assert main(arguments) == 1
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert said in printed.err
-    assert "mend:" in printed.err
+    printed = vllm_spark("fit", *arguments)
+    assert printed.exit_code == 2
+    assert printed.stdout == ""
+    assert said in printed.stderr
+    assert "fix:" in printed.stderr
 
 
 @pytest.mark.parametrize("memory", ["0", "-1", "nan", "much"])
 def test_make_fit_refuses_a_memory_that_is_none(memory: str) -> None:
     model = str(MODELS / "qwen3-32b-fp8.yaml")
-    with pytest.raises(SystemExit) as exited:
-        main(["--model", model, f"--memory-gib={memory}"])
-    assert exited.value.code != 0
+    assert vllm_spark("fit", "--model", model, f"--memory-gib={memory}").exit_code == 2

@@ -1,14 +1,16 @@
-"""What is wrong with engine flags is said at preview, all of it, with key, value and mend."""
+"""What is wrong with engine flags is said at preview, all of it, with key, value and fix."""
 
 from __future__ import annotations
 
 import pytest
 
-from engine.flag_checks import check, check_length, check_quantization, integer
-from engine.flags import FlagValue
-from engine.images import Version
-from engine.problems import Problem
-from engine.quantization import Quantization
+from vllm_spark.flags.argv import FlagValue
+from vllm_spark.flags.checks import check, integer
+from vllm_spark.flags.engine_flags import EngineFlags
+from vllm_spark.images import Version
+from vllm_spark.memory.model_checks import check_length, check_quantization
+from vllm_spark.memory.quantization import Quantization
+from vllm_spark.problems import Problem
 
 GUIDE: dict[str, FlagValue] = {
     "max-model-len": 32768,
@@ -21,7 +23,7 @@ GUIDE: dict[str, FlagValue] = {
 
 
 def errors(flags: dict[str, FlagValue], version: str | None = "0.28.0") -> list[Problem]:
-    return check(flags, version=Version.parse(version) if version else None)[0]
+    return check(EngineFlags(flags), version=Version.parse(version) if version else None)[0]
 
 
 def the_error(flags: dict[str, FlagValue], version: str | None = "0.28.0") -> Problem:
@@ -31,7 +33,10 @@ def the_error(flags: dict[str, FlagValue], version: str | None = "0.28.0") -> Pr
 
 @pytest.mark.parametrize("version", ["0.10.1.1", "0.20.1", "0.33.0", "0.40.0", None])
 def test_the_guides_flags_are_right_on_every_image(version: str | None) -> None:
-    assert check(GUIDE, version=Version.parse(version) if version else None) == ([], [])
+    assert check(EngineFlags(GUIDE), version=Version.parse(version) if version else None) == (
+        [],
+        [],
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,7 +59,7 @@ def test_a_flag_in_two_spellings_is_refused_by_the_second(first: str, second: st
 def test_a_part_beside_the_whole_is_refused_since_vllm_would_drop_the_whole() -> None:
     problem = the_error({"compilation-config": {"mode": 3}, "compilation-config.backend": "eager"})
     assert problem.where == "vllm-spark:engine.compilation-config.backend"
-    assert problem.mend == "move backend into compilation-config"
+    assert problem.fix == "move backend into compilation-config"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +78,7 @@ def test_a_part_beside_the_whole_is_refused_since_vllm_would_drop_the_whole() ->
 def test_a_flag_that_follows_from_another_key_is_refused_with_that_key(flag: str, key: str) -> None:
     problem = the_error({flag: "some-value"})
     assert problem.where == f"vllm-spark:engine.{flag}"
-    assert key in problem.mend
+    assert key in problem.fix
 
 
 def test_a_secret_given_as_a_flag_is_not_repeated_in_the_error() -> None:
@@ -82,8 +87,13 @@ def test_a_secret_given_as_a_flag_is_not_repeated_in_the_error() -> None:
 
 
 def test_a_flag_of_another_release_is_an_error_and_an_unknown_one_a_warning() -> None:
+    flags: dict[str, FlagValue] = {
+        "swap-space": 4,
+        "brand-new-flag": 1,
+        "logging-config.log_level": "debug",
+    }
     found = check(
-        {"swap-space": 4, "brand-new-flag": 1, "logging-config.log_level": "debug"},
+        EngineFlags(flags),
         version=Version.parse("0.28.0"),
     )
     assert [problem.where for problem in found[0]] == [
@@ -135,7 +145,7 @@ def test_an_impossible_value_is_refused_at_the_key_that_the_user_wrote(
     written = flag.replace("-", "_")
     problem = the_error({written: value})
     assert problem.where == f"vllm-spark:engine.{written}"
-    assert problem.mend
+    assert problem.fix
 
 
 @pytest.mark.parametrize(
@@ -176,8 +186,8 @@ def test_a_word_from_a_later_release_is_refused_with_that_release() -> None:
     assert errors({"kv-cache-dtype": "nvfp4"}, "0.20.0") == []
 
 
-def test_an_unknown_word_is_mended_with_the_nearest_and_left_to_releases_beyond_the_table() -> None:
-    assert the_error({"kv-cache-dtype": "fp8_e4m4"}).mend == "write fp8_e4m3"
+def test_an_unknown_word_is_fixed_with_the_nearest_and_left_to_releases_beyond_the_table() -> None:
+    assert the_error({"kv-cache-dtype": "fp8_e4m4"}).fix == "write fp8_e4m3"
     assert len(errors({"kv-cache-dtype": "fp9"}, "0.33.0")) == 1
     assert errors({"kv-cache-dtype": "fp9"}, "0.33.1") == []
 
@@ -185,15 +195,15 @@ def test_an_unknown_word_is_mended_with_the_nearest_and_left_to_releases_beyond_
 def test_a_batch_must_hold_a_token_of_every_sequence() -> None:
     problem = the_error({"max-num-seqs": 256, "max_num_batched_tokens": 128})
     assert problem.where == "vllm-spark:engine.max_num_batched_tokens"
-    assert "256" in problem.mend
+    assert "256" in problem.fix
     assert errors({"max-num-seqs": 128, "max-num-batched-tokens": 128}) == []
 
 
 def test_without_chunked_prefill_a_batch_must_hold_a_full_prompt() -> None:
     flags: dict[str, FlagValue] = {"max-model-len": "8K", "max-num-batched-tokens": 4096}
     unchunked = flags | {"enable-chunked-prefill": False}
-    assert "8192" in the_error(unchunked).mend
-    assert "8192" in the_error(flags | {"no-enable-chunked-prefill": True}).mend
+    assert "8192" in the_error(unchunked).fix
+    assert "8192" in the_error(flags | {"no-enable-chunked-prefill": True}).fix
     assert errors(flags) == []
     assert len(errors(unchunked, "0.11.1")) == 1
     assert errors(unchunked, "0.11.0") == []  # ignored there: V1 always chunked
@@ -209,7 +219,7 @@ def test_without_chunked_prefill_a_batch_must_hold_a_full_prompt() -> None:
 def test_a_flag_that_needs_another_is_refused_without_it(
     flag: str, needed: str, value: FlagValue
 ) -> None:
-    assert needed in the_error({flag: True}).mend
+    assert needed in the_error({flag: True}).fix
     assert errors({flag: True, needed: value}) == []
     assert errors({flag: False}) == []
 
@@ -236,12 +246,12 @@ def test_all_mistakes_are_said_at_once() -> None:
 
 
 def test_a_length_beyond_the_models_positions_is_refused_with_the_longest_possible() -> None:
-    (problem,) = check_length({"max_model_len": 65536}, 40960, {})
+    (problem,) = check_length(EngineFlags({"max_model_len": 65536}), 40960, {})
     assert problem.where == "vllm-spark:engine.max_model_len"
-    assert "40960" in problem.mend
-    assert check_length({"max-model-len": 40960}, 40960, {}) == []
-    assert check_length({"max-model-len": "auto"}, 40960, {}) == []
-    assert check_length({}, 40960, {}) == []
+    assert "40960" in problem.fix
+    assert check_length(EngineFlags({"max-model-len": 40960}), 40960, {}) == []
+    assert check_length(EngineFlags({"max-model-len": "auto"}), 40960, {}) == []
+    assert check_length(EngineFlags({}), 40960, {}) == []
 
 
 @pytest.mark.parametrize(
@@ -254,25 +264,25 @@ def test_a_length_beyond_the_models_positions_is_refused_with_the_longest_possib
     ],
 )
 def test_stretched_positions_allow_a_longer_length(stretching: dict[str, FlagValue]) -> None:
-    assert check_length({"max-model-len": 131072, **stretching}, 40960, {}) == []
+    assert check_length(EngineFlags({"max-model-len": 131072, **stretching}), 40960, {}) == []
 
 
 def test_other_overrides_do_not_allow_a_longer_length() -> None:
     flags: dict[str, FlagValue] = {"max-model-len": 131072, "hf-overrides": {"head_dtype": "model"}}
-    assert len(check_length(flags, 40960, {})) == 1
+    assert len(check_length(EngineFlags(flags), 40960, {})) == 1
 
 
 def test_vllms_own_variable_lifts_the_rule() -> None:
     flags: dict[str, FlagValue] = {"max-model-len": 131072}
-    assert check_length(flags, 40960, {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}) == []
-    assert len(check_length(flags, 40960, {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "0"})) == 1
+    assert check_length(EngineFlags(flags), 40960, {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}) == []
+    assert len(check_length(EngineFlags(flags), 40960, {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "0"})) == 1
 
 
 @pytest.mark.parametrize(
     ("asked", "stored"), [("awq", "fp8"), ("fp8", "compressed-tensors"), ("gptq", "awq")]
 )
 def test_another_quantisation_than_the_checkpoints_is_refused(asked: str, stored: str) -> None:
-    (problem,) = check_quantization({"-q": asked}, Quantization("", 1, method=stored))
+    (problem,) = check_quantization(EngineFlags({"-q": asked}), Quantization("", 1, method=stored))
     assert problem.where == "vllm-spark:engine.-q"
     assert stored in problem.what
 
@@ -285,8 +295,8 @@ def test_a_quantisation_that_vllm_can_read_the_checkpoint_with_passes(
     asked: str, stored: str | None
 ) -> None:
     checkpoint = Quantization("", 1, method=stored) if stored else None
-    assert check_quantization({"quantization": asked}, checkpoint) == []
-    assert check_quantization({}, checkpoint) == []
+    assert check_quantization(EngineFlags({"quantization": asked}), checkpoint) == []
+    assert check_quantization(EngineFlags({}), checkpoint) == []
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from typing import get_args
 
 import pytest
 
-from engine.flag_history import CHOICES, KNOWN, NEWEST, Kind, check_existence
-from engine.images import Version
-from engine.problems import Problem
+from vllm_spark.flags.history import CHOICES, KNOWN, NEWEST, Kind, check_existence
+from vllm_spark.images import Version
+from vllm_spark.problems import Problem
 
 WHERE = "vllm-spark:engine.some-flag"
 
@@ -88,45 +88,45 @@ def test_a_flag_from_a_later_release_is_an_error_that_names_the_release(
     assert errors(name, first) == []
     (problem,) = errors(name, last_without)
     assert f"since {first}" in problem.what
-    assert f"vLLM {first} or newer" in problem.mend
+    assert f"vLLM {first} or newer" in problem.fix
 
 
-def test_a_removed_flag_is_mended_with_its_successor() -> None:
+def test_a_removed_flag_is_fixed_with_its_successor() -> None:
     (problem,) = errors("guided-decoding-backend", "0.28.0")
-    assert problem.mend == "write structured-outputs-config.backend instead"
+    assert problem.fix == "write structured-outputs-config.backend instead"
 
 
-def test_a_removed_flag_without_successor_is_mended_by_removing_it_with_the_reason() -> None:
+def test_a_removed_flag_without_successor_is_fixed_by_removing_it_with_the_reason() -> None:
     (problem,) = errors("swap-space", "0.28.0")
-    assert problem.mend.startswith("remove it; the V1 engine")
+    assert problem.fix.startswith("remove it; the V1 engine")
 
 
 def test_a_successor_that_this_release_does_not_have_yet_is_not_recommended() -> None:
     (problem,) = errors("max-seq-len-to-capture", "0.11.0")
-    assert problem.mend.startswith("remove it")
+    assert problem.fix.startswith("remove it")
 
 
-def test_a_new_flag_on_an_old_image_is_mended_with_the_name_it_had_there() -> None:
+def test_a_new_flag_on_an_old_image_is_fixed_with_the_name_it_had_there() -> None:
     (problem,) = errors("cudagraph-capture-sizes", "0.10.1.1")
-    assert problem.mend.startswith("write cuda-graph-sizes")
+    assert problem.fix.startswith("write cuda-graph-sizes")
 
 
 def test_a_part_of_a_json_flag_is_looked_up_by_the_flag() -> None:
     assert errors("structured-outputs-config.backend", "0.11.0") == []
     (problem,) = errors("structured-outputs-config.backend", "0.10.2")
-    assert problem.mend.startswith("write guided-decoding-backend")
+    assert problem.fix.startswith("write guided-decoding-backend")
 
 
 def test_an_unknown_flag_is_only_warned_of_with_the_nearest_name() -> None:
     assert errors("max-model-length", "0.28.0") == []
     (warning,) = warnings("max-model-length", "0.28.0")
     assert "image's own parser decides" in warning.what
-    assert "max-model-len" in warning.mend
+    assert "max-model-len" in warning.fix
 
 
 def test_the_nearest_name_is_one_that_the_release_has() -> None:
     (warning,) = warnings("swap-spaces", "0.28.0")
-    assert "swap-space" not in warning.mend
+    assert "swap-space" not in warning.fix
 
 
 def test_without_a_release_a_removed_flag_is_a_warning_and_a_new_one_is_nothing() -> None:

@@ -11,9 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.flag_history import KNOWN, Kind
-from engine.flags import FlagValue, canonical, from_argv, normalised, to_argv
-from engine.problems import ConfigError
+from vllm_spark.errors import ConfigError
+from vllm_spark.flags.argv import FlagValue, canonical, from_argv
+from vllm_spark.flags.engine_flags import EngineFlags
+from vllm_spark.flags.history import KNOWN, Kind
+
+
+def to_argv(flags: dict[str, FlagValue]) -> list[str]:
+    return EngineFlags(flags).argv
+
 
 GUIDE: dict[str, FlagValue] = {
     "max-model-len": 32768,
@@ -304,7 +310,7 @@ def test_spelling_does_not_change_the_argv(flags: dict[str, FlagValue]) -> None:
 @given(st.dictionaries(st.sampled_from(["new-a", "new-b.c"]), json_values.filter(bool)))
 def test_a_normal_form_is_its_own_normal_form(flags: dict[str, FlagValue]) -> None:
     try:
-        once = normalised(flags)
+        once = dict(EngineFlags(flags))
     except ConfigError:
         return
-    assert normalised(once) == once
+    assert dict(EngineFlags(once)) == once

@@ -1,4 +1,4 @@
-"""The gate's verdict: a container's story on one side, a fake engine's answers on the other."""
+"""The gate's verdict: a container's story on one side, a fake server's answers on the other."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.gate import Failed, Gate, Healthy, Interrupted
-from engine.probe import NotYet, Probe, Ready, Refused
-from engine.watch import ContainerState, CouldNotAsk, Gone
+from vllm_spark.gate.gate import Abandoned, Failed, Gate, Healthy
+from vllm_spark.gate.probe import NotYet, Probe, Ready, Refused
+from vllm_spark.gate.watch import ContainerState, CouldNotAsk, Gone
 
-ENGINE = Path(__file__).resolve().parents[1] / "fake_engine.py"
+ENGINE = Path(__file__).resolve().parents[1] / "fake_server.py"
 RUNNING = ContainerState(running=True, start="first start")
 AGAIN = ContainerState(running=True, start="second start")
 
 State = ContainerState | Gone | CouldNotAsk
-StartEngine = Callable[..., int]
+StartServer = Callable[..., int]
 
 
 class Story:
@@ -60,8 +60,8 @@ class Story:
 
 
 @pytest.fixture
-def start_engine() -> Iterator[StartEngine]:
-    """Starts the fake engine with some switches and returns its port once it listens."""
+def start_server() -> Iterator[StartServer]:
+    """Starts the fake server with some switches and returns its port once it listens."""
     processes: list[subprocess.Popen[str]] = []
 
     def start(**switches: str) -> int:
@@ -101,7 +101,7 @@ def verdict(
     result = Gate(
         story or Story(RUNNING), probe, print, timeout_seconds=timeout, stall_seconds=stall
     ).run()
-    assert not isinstance(result, Interrupted)
+    assert not isinstance(result, Abandoned)
     return result
 
 
@@ -114,23 +114,23 @@ def failure(port: int, story: Story | None = None, **options: float) -> Failed:
 NOBODY = 9  # the discard port: nothing listens there
 
 
-def test_a_server_that_answers_is_healthy(start_engine: StartEngine) -> None:
-    result = verdict(start_engine())
+def test_a_server_that_answers_is_healthy(start_server: StartServer) -> None:
+    result = verdict(start_server())
     assert isinstance(result, Healthy)
     assert result.start == "first start"
 
 
 def test_a_proxy_that_the_shell_is_told_to_use_is_not_asked(
-    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port = start_engine()
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{start_engine(fault='status-500')}")
+    port = start_server()
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{start_server(fault='status-500')}")
     assert isinstance(verdict(port), Healthy)
 
 
 @pytest.mark.parametrize("fault", ["reset", "busy"])
-def test_what_a_starting_server_does_is_asked_again(start_engine: StartEngine, fault: str) -> None:
-    assert isinstance(verdict(start_engine(fault=fault)), Healthy)
+def test_what_a_starting_server_does_is_asked_again(start_server: StartServer, fault: str) -> None:
+    assert isinstance(verdict(start_server(fault=fault)), Healthy)
 
 
 @pytest.mark.parametrize(
@@ -146,34 +146,34 @@ def test_what_a_starting_server_does_is_asked_again(start_engine: StartEngine, f
     ],
 )
 def test_an_answer_that_is_wrong_fails_at_once(
-    start_engine: StartEngine, fault: str, cause: str
+    start_server: StartServer, fault: str, cause: str
 ) -> None:
     patience = 0.5 if fault in ("wedge", "drip") else 20  # which never answer
-    assert cause in failure(start_engine(fault=fault), patience=patience).cause
+    assert cause in failure(start_server(fault=fault), patience=patience).cause
 
 
 @pytest.mark.parametrize("fault", ["hang", "unhealthy", "no-http"])
 def test_a_server_that_never_gets_ready_is_given_up_after_the_timeout(
-    start_engine: StartEngine, fault: str
+    start_server: StartServer, fault: str
 ) -> None:
-    assert "within 3 s" in failure(start_engine(fault=fault), timeout=3).cause
+    assert "within 3 s" in failure(start_server(fault=fault), timeout=3).cause
 
 
-def test_the_body_of_a_refused_completion_is_the_evidence(start_engine: StartEngine) -> None:
-    assert "tokenizer is not set" in failure(start_engine(fault="no-tokenizer")).evidence[0]
+def test_the_body_of_a_refused_completion_is_the_evidence(start_server: StartServer) -> None:
+    assert "tokenizer is not set" in failure(start_server(fault="no-tokenizer")).evidence[0]
 
 
-def test_another_model_on_the_port_fails_and_is_named(start_engine: StartEngine) -> None:
-    assert "serves other and not model" in failure(start_engine(model="other")).cause
+def test_another_model_on_the_port_fails_and_is_named(start_server: StartServer) -> None:
+    assert "serves other and not model" in failure(start_server(model="other")).cause
 
 
-def test_the_api_key_is_sent(start_engine: StartEngine) -> None:
-    port = start_engine(key="right")
+def test_the_api_key_is_sent(start_server: StartServer) -> None:
+    port = start_server(key="right")
     assert isinstance(verdict(port, key="right"), Healthy)
     failed = verdict(port, key="wrong")
     assert isinstance(failed, Failed)
     assert "401" in failed.cause
-    assert "vllm-spark:apiKey" in failed.mend
+    assert "vllm-spark:apiKey" in failed.fix
     assert "wrong" not in str(failed), "a key is never shown"
 
 
@@ -214,9 +214,9 @@ def test_a_container_killed_for_memory_says_so() -> None:
 
 
 def test_a_restart_voids_the_verdict_even_of_a_server_that_answers(
-    start_engine: StartEngine,
+    start_server: StartServer,
 ) -> None:
-    assert "started again" in failure(start_engine(), Story(RUNNING, RUNNING, AGAIN)).cause
+    assert "started again" in failure(start_server(), Story(RUNNING, RUNNING, AGAIN)).cause
 
 
 def test_how_a_start_ended_is_told_though_the_container_runs_again() -> None:
@@ -233,8 +233,8 @@ def assert_its_end_is_told(story: Story, probe: Probe) -> None:
     assert "exit code 0" in result.cause
 
 
-def test_a_container_that_dies_right_after_its_answer_fails(start_engine: StartEngine) -> None:
-    port = start_engine(fault="die-after-answer")
+def test_a_container_that_dies_right_after_its_answer_fails(start_server: StartServer) -> None:
+    port = start_server(fault="die-after-answer")
     story = Story(RUNNING)
 
     class AnsweredAndDead(Probe):
@@ -247,9 +247,9 @@ def test_a_container_that_dies_right_after_its_answer_fails(start_engine: StartE
 
 
 def test_a_death_that_docker_has_not_noticed_yet_voids_the_answer(
-    start_engine: StartEngine,
+    start_server: StartServer,
 ) -> None:
-    port = start_engine(fault="die-after-answer")
+    port = start_server(fault="die-after-answer")
     story = Story(RUNNING)
 
     class NoticedLate(Probe):
@@ -266,9 +266,9 @@ def test_a_removed_container_fails() -> None:
     assert "removed" in failure(NOBODY, Story(RUNNING, Gone())).cause
 
 
-def test_docker_not_answering_is_neither_healthy_nor_dead(start_engine: StartEngine) -> None:
+def test_docker_not_answering_is_neither_healthy_nor_dead(start_server: StartServer) -> None:
     away = CouldNotAsk("connection refused")
-    port = start_engine()
+    port = start_server()
     assert isinstance(verdict(port, Story(RUNNING, away, away, RUNNING)), Healthy)
     failed = failure(NOBODY, Story(RUNNING, away), timeout=1)
     assert "cannot ask Docker" in failed.cause
@@ -302,11 +302,11 @@ def test_what_a_log_still_has_to_say_when_the_container_has_ended_is_read() -> N
     assert "nosuch" in failure(NOBODY, Slow(ended)).cause
 
 
-def test_a_container_ended_by_a_restart_of_docker_is_not_blamed(start_engine: StartEngine) -> None:
+def test_a_container_ended_by_a_restart_of_docker_is_not_blamed(start_server: StartServer) -> None:
     away, again = CouldNotAsk("connection refused"), ContainerState(running=True, start="second")
-    failed = failure(start_engine(fault="hang"), Story(RUNNING, away, again))
-    assert "Docker engine was restarted" in failed.cause
-    assert failed.mend == "repeat the command"
+    failed = failure(start_server(fault="hang"), Story(RUNNING, away, again))
+    assert "Docker daemon was restarted" in failed.cause
+    assert failed.fix == "repeat the command"
 
 
 def test_silence_is_a_stall_and_lines_that_only_repeat_are_silence() -> None:
@@ -319,7 +319,7 @@ def test_silence_is_a_stall_and_lines_that_only_repeat_are_silence() -> None:
 
     failed = failure(NOBODY, Nagging(RUNNING), stall=1)
     assert "nothing new for 1 s" in failed.cause
-    assert "vllm-spark:health.stallSeconds" in failed.mend
+    assert "vllm-spark:health.stallSeconds" in failed.fix
 
 
 def test_a_start_that_makes_progress_does_not_stall() -> None:
@@ -337,14 +337,14 @@ def test_a_start_that_makes_progress_does_not_stall() -> None:
 
 
 @pytest.mark.parametrize("fault", ["pooling", "pooling-400", "chat-only", "no-chat-template"])
-def test_a_model_is_asked_for_what_it_makes(start_engine: StartEngine, fault: str) -> None:
-    assert isinstance(verdict(start_engine(fault=fault)), Healthy)
+def test_a_model_is_asked_for_what_it_makes(start_server: StartServer, fault: str) -> None:
+    assert isinstance(verdict(start_server(fault=fault)), Healthy)
 
 
-def test_a_death_is_noticed_while_a_question_hangs(start_engine: StartEngine) -> None:
+def test_a_death_is_noticed_while_a_question_hangs(start_server: StartServer) -> None:
     ended = ContainerState(running=False, start="first start", exit_code=1)
     story = Story(RUNNING, RUNNING, RUNNING, ended)
-    assert "exit code 1" in failure(start_engine(fault="hang"), story).cause
+    assert "exit code 1" in failure(start_server(fault="hang"), story).cause
 
 
 def test_a_wait_that_is_interrupted_ends_without_a_verdict() -> None:
@@ -352,4 +352,4 @@ def test_a_wait_that_is_interrupted_ends_without_a_verdict() -> None:
     probe = Probe(f"http://127.0.0.1:{NOBODY}/v1", "model", None)
     interrupted.set()
     gate = Gate(story, probe, print, timeout_seconds=20, stall_seconds=20, interrupted=interrupted)
-    assert gate.run() == Interrupted("starting")
+    assert gate.run() == Abandoned("starting")

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from engine.host_memory import (
-    HostMemory,
+from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.host_memory import (
+    Meminfo,
     memory_held,
     memory_needed,
     page_cache_in_the_way,
     read_meminfo,
     shortage,
 )
-from engine.settings import Settings
-from engine.unmodelled import Unmodelled
+from vllm_spark.problems import Unmodelled
 
 MEMINFO = """\
 MemTotal:       127600640 kB
@@ -80,7 +80,7 @@ def test_an_old_server_gives_back_the_share_in_its_command() -> None:
 
 
 def test_a_shortage_says_the_numbers_and_the_share_that_would_do() -> None:
-    memory = HostMemory(total_gib=121.69, available_gib=20, free_gib=2)
+    memory = Meminfo(total_gib=121.69, available_gib=20, free_gib=2)
     assert shortage(settings(), 103.4, memory, {"old": 91.0}) is None
     problem = shortage(settings(), 103.4, memory, {"old": 60.85})
     assert problem is not None
@@ -88,11 +88,11 @@ def test_a_shortage_says_the_numbers_and_the_share_that_would_do() -> None:
         "the server needs 103.4 GiB; 20.0 of the host's 121.7 are available, and old gives back "
         "about 60.9"
     )
-    assert "lower vllm-spark:engine.gpu-memory-utilization to 0.66" in problem.mend
+    assert "lower vllm-spark:engine.gpu-memory-utilization to 0.66" in problem.fix
 
 
 def test_a_vllm_that_counts_page_cache_as_used_is_told_of() -> None:
-    memory = HostMemory(total_gib=121.69, available_gib=115, free_gib=80)
+    memory = Meminfo(total_gib=121.69, available_gib=115, free_gib=80)
     doubt = page_cache_in_the_way(settings(), 103.4, memory)
     assert doubt is not None
     assert doubt.startswith("35.0 GiB of the available memory are page cache")

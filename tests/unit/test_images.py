@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from engine.images import ImageReference, Version, check_image, serve_command, vllm_version
-from engine.problems import ConfigError
+from vllm_spark.errors import ConfigError
+from vllm_spark.images import ImageReference, Version, check_image, serve_command, vllm_version
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
@@ -35,7 +35,7 @@ def test_a_name_without_tag_and_digest_is_refused_with_a_tag_to_give(name: str) 
         ImageReference.parse(name)
     (problem,) = refusal.value.problems
     assert problem.where == "vllm-spark:image.name"
-    assert f"{name}:" in problem.mend
+    assert f"{name}:" in problem.fix
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ def test_a_tag_that_moves_is_warned_of_unless_a_digest_holds_it(tag: str) -> Non
 def test_an_image_of_unknown_release_is_warned_of_with_the_key_that_tells_it() -> None:
     reference = ImageReference.parse("ghcr.io/somebody/spark-vllm:1")
     (warning,) = check_image(reference, None)
-    assert "vllm-spark:image.vllmVersion" in warning.mend
+    assert "vllm-spark:image.vllmVersion" in warning.fix

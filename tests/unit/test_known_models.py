@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.known_models import find_shape
-from engine.review import misfits_of
-from engine.settings import Settings
-from engine.shape import ModelShape
-from engine.unmodelled import Unmodelled
+from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.review import misfits_of
+from vllm_spark.memory.known_models import find_shape
+from vllm_spark.memory.shape import ModelShape
+from vllm_spark.problems import Unmodelled
 
 CONFIG = {
     "model_type": "llama",

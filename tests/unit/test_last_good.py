@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from engine.last_good import (
-    RESOURCE,
-    LastGood,
-    NoWayBack,
-    commands,
-    differences,
-    stack_file,
-    without_secrets,
-)
+from vllm_spark.deployment.config_diff import commands, differences
+from vllm_spark.deployment.last_good import RESOURCE, LastGoodDeployment, without_secrets
+from vllm_spark.errors import RollbackError
 
-CONFIG = {
-    "vllm-spark:model": {"id": "owner/model", "servedName": "model"},
-    "vllm-spark:image": {"name": "nvcr.io/nvidia/vllm:25.09-py3"},
-    "vllm-spark:engine": {"max-num-seqs": 64},
-    "vllm-spark:cache": {"volume": "cache"},
+DECLARED = {
+    "model": {"id": "owner/model", "servedName": "model"},
+    "image": {"name": "nvcr.io/nvidia/vllm:25.09-py3"},
+    "engine": {"max-num-seqs": 64},
+    "cache": {"volume": "cache"},
 }
+CONFIG = {f"vllm-spark:{key}": value for key, value in DECLARED.items()}
 DIGEST = f"nvcr.io/nvidia/vllm@sha256:{'0' * 64}"
 SEALED = {"secure": "v1:abc:def"}
 
 
-def record(**changes: str) -> dict[str, Any]:
+def record(**changes: Any) -> dict[str, Any]:
     outputs = {
-        "config": json.dumps(CONFIG),
-        "secrets": "[]",
+        "server": "vllm",
+        "settings": DECLARED,
         "imageId": "sha256:1111",
         "imageDigest": DIGEST,
         "commit": "0123abc",
@@ -41,16 +35,23 @@ def record(**changes: str) -> dict[str, Any]:
     return {"type": RESOURCE, "outputs": {**outputs, **changes}}
 
 
-def good(**changes: str) -> LastGood:
-    found = LastGood.of_state([{"type": "other"}, record(**changes)])
-    assert found is not None
+def good(**changes: Any) -> LastGoodDeployment:
+    (found,) = LastGoodDeployment.of_state([{"type": "other"}, record(**changes)]).values()
     return found
 
 
 def test_a_state_without_an_answer_has_no_last_good_deployment() -> None:
-    assert LastGood.of_state([]) is None
-    stopped = {"type": RESOURCE, "outputs": {"answeredAt": None}}
-    assert LastGood.of_state([stopped]) is None, "the record of a stack that has never run"
+    assert LastGoodDeployment.of_state([]) == {}
+    stopped = {"type": RESOURCE, "outputs": {"server": "vllm", "answeredAt": None}}
+    assert LastGoodDeployment.of_state([stopped]) == {}, "the record of one that has never run"
+
+
+def test_each_server_of_a_program_has_its_own() -> None:
+    found = LastGoodDeployment.of_state([record(), record(server="second", containerId="89")])
+    assert {name: one.container_id for name, one in found.items()} == {
+        "vllm": "4567",
+        "second": "89",
+    }
 
 
 def test_it_names_itself_by_model_image_and_time() -> None:
@@ -59,49 +60,59 @@ def test_it_names_itself_by_model_image_and_time() -> None:
 
 
 def test_what_still_means_the_same_is_deployed_as_it_was_written() -> None:
-    assert good().pinned("sha256:1111", "docker run ... owner/model") == CONFIG
+    assert good().pinned("sha256:1111", "docker run ... owner/model") == DECLARED
 
 
 def test_a_name_that_means_another_image_by_now_is_replaced_by_the_digest() -> None:
-    image = good().pinned("sha256:2222", "docker run ... owner/model")["vllm-spark:image"]
+    image = good().pinned("sha256:2222", "docker run ... owner/model")["image"]
     assert image == {"name": DIGEST, "vllmVersion": "0.10.1.1"}, "a digest tells no release"
 
 
 def test_an_image_without_a_digest_whose_name_was_taken_says_how_to_name_it_again() -> None:
-    with pytest.raises(NoWayBack, match=r"docker tag sha256:1111 nvcr\.io/nvidia/vllm:25\.09-py3"):
+    with pytest.raises(
+        RollbackError, match=r"docker tag sha256:1111 nvcr\.io/nvidia/vllm:25\.09-py3"
+    ):
         good(imageDigest="").pinned("sha256:2222", "docker run ... owner/model")
 
 
 def test_a_model_that_has_to_be_fetched_again_is_pinned_to_its_commit() -> None:
-    model = good().pinned("sha256:1111", "docker run ... other/model")["vllm-spark:model"]
+    model = good().pinned("sha256:1111", "docker run ... other/model")["model"]
     assert model == {"id": "owner/model", "servedName": "model", "revision": "0123abc"}
 
 
-def test_the_config_of_a_record_has_no_secrets_in_any_form() -> None:
+def test_a_config_is_compared_without_secrets_and_without_the_keys_of_others() -> None:
     config = {
         **CONFIG,
         "vllm-spark:apiKey": "in plain text",
         "vllm-spark:huggingFaceToken": SEALED,
         "docker:registryAuth": [{"address": "nvcr.io", "password": SEALED}],
-        "other:key": "known to be secret",
     }
-    assert without_secrets(config, {"other:key"}) == CONFIG
+    assert without_secrets(config) == CONFIG
 
 
-def test_a_file_takes_the_secrets_of_the_present_one_as_they_are_sealed_there() -> None:
+def test_a_record_of_a_server_with_a_key_shows_no_secret() -> None:
+    assert good(settings={**DECLARED, "apiKey": "**********"}).config == CONFIG
+
+
+def test_the_file_of_a_rollback_is_the_present_one_with_this_servers_last_good_settings() -> None:
     given = {
         "encryptionsalt": "v1:salt",
-        "config": {"vllm-spark:apiKey": SEALED, "vllm-spark:engine": {"max-num-seqs": 1}},
+        "config": {"vllm-spark:apiKey": SEALED, "other:key": 1},
     }
-    assert stack_file(given, CONFIG, ["vllm-spark:apiKey"]) == {
+    assert good().stack_file(given, DECLARED) == {
         "encryptionsalt": "v1:salt",
-        "config": {**CONFIG, "vllm-spark:apiKey": SEALED},
+        "config": {
+            "vllm-spark:apiKey": SEALED,
+            "other:key": 1,
+            "vllm-spark:rollback": {"vllm": DECLARED},
+        },
     }
 
 
 def test_a_server_that_asked_for_a_key_is_not_opened_to_everybody() -> None:
-    with pytest.raises(NoWayBack, match="pulumi config set --secret vllm-spark:apiKey"):
-        stack_file({"config": {}}, CONFIG, ["vllm-spark:apiKey"])
+    with_key = {**DECLARED, "apiKey": "**********"}
+    with pytest.raises(RollbackError, match="pulumi config set --secret vllm-spark:apiKey"):
+        good(settings=with_key).stack_file({"config": {}}, with_key)
 
 
 def test_differences_are_told_value_by_value() -> None:

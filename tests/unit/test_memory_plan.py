@@ -13,19 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.known_models import known_shapes
-from engine.limits import Host, Version
-from engine.memory_plan import MemoryPlan, make_plan
-from engine.problems import ConfigError
-from engine.unmodelled import Unmodelled
+from vllm_spark.errors import ConfigError
+from vllm_spark.flags.engine_flags import EngineFlags
+from vllm_spark.images import Version
+from vllm_spark.memory.known_models import known_shapes
+from vllm_spark.memory.limits import Machine
+from vllm_spark.memory.plan import MemoryPlan, make_plan
+from vllm_spark.problems import Unmodelled
 
 QWEN_30B = "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8"
 QWEN_32B = "Qwen/Qwen3-32B-FP8"
 LLAMA_70B = "RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic"
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
-H200 = Host(memory_gib=139.80)
-SPARK = Host()
+H200 = Machine(memory_gib=139.80)
+SPARK = Machine()
 GUIDE = {
     "max-model-len": 32768,
     "gpu-memory-utilization": 0.85,
@@ -39,11 +41,12 @@ LLAMA_FLAGS = {"max-model-len": 8192, "gpu-memory-utilization": 0.90}
 def planned(
     model: str,
     flags: dict[str, Any],
-    host: Host = SPARK,
-    version: Version | None = (0, 26),
+    host: Machine = SPARK,
+    version: str | None = "0.26",
     cpu_kv_cache_gib: int | None = None,
 ) -> MemoryPlan:
-    plan = make_plan(known_shapes()[model], flags, host, version, cpu_kv_cache_gib)
+    release = Version.parse(version) if version else None
+    plan = make_plan(known_shapes()[model], EngineFlags(flags), host, release, cpu_kv_cache_gib)
     assert isinstance(plan, MemoryPlan), plan
     return plan
 
@@ -125,21 +128,21 @@ def test_a_dense_model_takes_its_graphs_and_more_beyond_the_request() -> None:
 @pytest.mark.parametrize(
     ("version", "model", "counted"),
     [
-        ((0, 10, 1, 1), QWEN_30B, False),
-        ((0, 20), QWEN_30B, True),
-        ((0, 26), QWEN_32B, False),
-        ((0, 28), QWEN_32B, False),
-        ((0, 29), QWEN_32B, True),
-        ((0, 29), QWEN_30B, True),
+        ("0.10.1.1", QWEN_30B, False),
+        ("0.20", QWEN_30B, True),
+        ("0.26", QWEN_32B, False),
+        ("0.28", QWEN_32B, False),
+        ("0.29", QWEN_32B, True),
+        ("0.29", QWEN_30B, True),
     ],
 )
 def test_whether_graphs_come_off_the_kv_cache_depends_on_the_release(
-    version: Version, model: str, counted: bool
+    version: str, model: str, counted: bool
 ) -> None:
     assert planned(model, GUIDE, version=version).overhead.graphs_counted is counted
 
 
-@pytest.mark.parametrize("version", [None, (0, 10, 1, 1), (0, 26), (0, 33)])
+@pytest.mark.parametrize("version", [None, "0.10.1.1", "0.26", "0.33"])
 @pytest.mark.parametrize(
     ("model", "flags", "pool", "tokens", "sequences"),
     [
@@ -149,7 +152,7 @@ def test_whether_graphs_come_off_the_kv_cache_depends_on_the_release(
     ],
 )
 def test_the_plan_is_within_3_percent_of_what_a_spark_leaves(
-    version: Version | None,
+    version: str | None,
     model: str,
     flags: dict[str, Any],
     pool: float,
@@ -181,11 +184,11 @@ def test_the_roofline_is_the_bandwidth_over_the_bytes_that_a_token_reads(
 def test_the_cpu_engine_gets_the_blocks_that_its_space_holds(
     gib: int, flags: dict[str, Any], tokens: int
 ) -> None:
-    assert planned(SMOLLM2, flags, version=(0, 32), cpu_kv_cache_gib=gib).kv_tokens == tokens
+    assert planned(SMOLLM2, flags, version="0.32", cpu_kv_cache_gib=gib).kv_tokens == tokens
 
 
 def test_defaults_come_from_the_model_and_from_the_release() -> None:
-    old, new = (planned(QWEN_32B, {}, version=version) for version in ((0, 10, 1), (0, 33)))
+    old, new = (planned(QWEN_32B, {}, version=version) for version in ("0.10.1", "0.33"))
     assert (old.limits.utilization, new.limits.utilization) == (0.9, 0.92)
     assert (old.limits.max_num_seqs, new.limits.max_num_seqs) == (1024, 256)
     assert (old.limits.max_num_batched_tokens, new.limits.max_num_batched_tokens) == (8192, 2048)
@@ -213,8 +216,8 @@ def test_eager_execution_needs_no_graphs() -> None:
 
 def test_a_16_bit_checkpoint_halves_when_vllm_quantises_it() -> None:
     shape = replace(planned(QWEN_32B, GUIDE).shape, quantization=None)
-    whole = make_plan(shape, GUIDE, H200)
-    halved = make_plan(shape, GUIDE | {"quantization": "fp8"}, H200)
+    whole = make_plan(shape, EngineFlags(GUIDE), H200)
+    halved = make_plan(shape, EngineFlags(GUIDE | {"quantization": "fp8"}), H200)
     assert isinstance(whole, MemoryPlan)
     assert isinstance(halved, MemoryPlan)
     assert whole.weights_gib == pytest.approx(61.0, rel=0.01)
@@ -237,7 +240,7 @@ def test_two_sparks_share_weights_and_cache() -> None:
     ],
 )
 def test_flags_that_are_not_modelled_give_a_reason_and_no_numbers(flags: dict[str, Any]) -> None:
-    assert isinstance(make_plan(known_shapes()[QWEN_30B], flags, SPARK), Unmodelled)
+    assert isinstance(make_plan(known_shapes()[QWEN_30B], EngineFlags(flags), SPARK), Unmodelled)
 
 
 def test_all_impossible_numbers_are_refused_at_once() -> None:
@@ -257,7 +260,7 @@ def test_all_impossible_numbers_are_refused_at_once() -> None:
 
 
 MODELS = st.sampled_from([QWEN_30B, QWEN_32B, LLAMA_70B])
-VERSIONS = st.sampled_from([None, (0, 10, 1, 1), (0, 20), (0, 26), (0, 33)])
+VERSIONS = st.sampled_from([None, "0.10.1.1", "0.20", "0.26", "0.33"])
 FLAGS = st.fixed_dictionaries(
     {
         "gpu-memory-utilization": st.floats(0.05, 1),
@@ -274,7 +277,7 @@ ROUNDING_GIB = 1e-9
 
 @given(MODELS, VERSIONS, FLAGS, st.floats(0.05, 1))
 def test_a_larger_share_never_holds_fewer_tokens(
-    model: str, version: Version | None, flags: dict[str, Any], share: float
+    model: str, version: str | None, flags: dict[str, Any], share: float
 ) -> None:
     small, large = sorted((flags["gpu-memory-utilization"], share))
     fewer, more = (
@@ -286,9 +289,9 @@ def test_a_larger_share_never_holds_fewer_tokens(
 
 @given(MODELS, VERSIONS, FLAGS, st.floats(8, 600), st.floats(8, 600))
 def test_more_memory_never_holds_fewer_tokens(
-    model: str, version: Version | None, flags: dict[str, Any], one: float, other: float
+    model: str, version: str | None, flags: dict[str, Any], one: float, other: float
 ) -> None:
-    small, large = (planned(model, flags, Host(gib), version) for gib in sorted((one, other)))
+    small, large = (planned(model, flags, Machine(gib), version) for gib in sorted((one, other)))
     assert small.kv_tokens <= large.kv_tokens
 
 
@@ -300,7 +303,7 @@ def test_more_memory_never_holds_fewer_tokens(
     st.integers(1, 65536),
 )
 def test_larger_batches_never_hold_more_tokens(
-    model: str, version: Version | None, flags: dict[str, Any], flag: str, other: int
+    model: str, version: str | None, flags: dict[str, Any], flag: str, other: int
 ) -> None:
     small, large = sorted((flags[flag], other))
     more, fewer = (
@@ -311,7 +314,7 @@ def test_larger_batches_never_hold_more_tokens(
 
 @given(MODELS, VERSIONS, FLAGS, st.integers(1, 40960))
 def test_longer_sequences_never_fit_more_often(
-    model: str, version: Version | None, flags: dict[str, Any], other: int
+    model: str, version: str | None, flags: dict[str, Any], other: int
 ) -> None:
     short, long = sorted((flags["max-model-len"], other))
     more, fewer = (
@@ -323,7 +326,7 @@ def test_longer_sequences_never_fit_more_often(
 
 @given(MODELS, VERSIONS, FLAGS)
 def test_an_fp8_kv_cache_holds_twice_the_blocks(
-    model: str, version: Version | None, flags: dict[str, Any]
+    model: str, version: str | None, flags: dict[str, Any]
 ) -> None:
     wide, narrow = (
         planned(model, flags | {"kv-cache-dtype": dtype}, version=version)
@@ -334,7 +337,7 @@ def test_an_fp8_kv_cache_holds_twice_the_blocks(
 
 @given(MODELS, VERSIONS, FLAGS)
 def test_two_hosts_never_hold_fewer_tokens_than_one(
-    model: str, version: Version | None, flags: dict[str, Any]
+    model: str, version: str | None, flags: dict[str, Any]
 ) -> None:
     alone, shared = (
         planned(model, flags | {"tensor-parallel-size": hosts}, version=version) for hosts in (1, 2)
@@ -353,7 +356,7 @@ def test_two_hosts_never_hold_fewer_tokens_than_one(
     st.integers(1, 2**37),
 )
 def test_a_larger_pool_holds_no_fewer_tokens_and_leaves_the_host_less(
-    model: str, version: Version | None, flags: dict[str, Any], flag: str, one: int, other: int
+    model: str, version: str | None, flags: dict[str, Any], flag: str, one: int, other: int
 ) -> None:
     small, large = (
         planned(model, flags | {flag: size}, version=version) for size in sorted((one, other))
@@ -364,7 +367,7 @@ def test_a_larger_pool_holds_no_fewer_tokens_and_leaves_the_host_less(
 
 @given(MODELS, VERSIONS, FLAGS, st.floats(0.05, 1))
 def test_a_larger_share_never_leaves_the_host_more(
-    model: str, version: Version | None, flags: dict[str, Any], share: float
+    model: str, version: str | None, flags: dict[str, Any], share: float
 ) -> None:
     small, large = (
         planned(model, flags | {"gpu-memory-utilization": value}, version=version)
@@ -375,7 +378,7 @@ def test_a_larger_share_never_leaves_the_host_more(
 
 @given(MODELS, VERSIONS, FLAGS)
 def test_eager_execution_never_holds_fewer_tokens_nor_leaves_the_host_less(
-    model: str, version: Version | None, flags: dict[str, Any]
+    model: str, version: str | None, flags: dict[str, Any]
 ) -> None:
     graphs, eager = (
         planned(model, flags | {"enforce-eager": eager}, version=version) for eager in (False, True)
@@ -386,7 +389,7 @@ def test_eager_execution_never_holds_fewer_tokens_nor_leaves_the_host_less(
 
 @given(MODELS, VERSIONS, FLAGS)
 def test_what_is_asked_for_is_the_sum_of_its_parts(
-    model: str, version: Version | None, flags: dict[str, Any]
+    model: str, version: str | None, flags: dict[str, Any]
 ) -> None:
     plan = planned(model, flags, version=version)
     parts = plan.weights_gib + plan.overhead.subtracted_gib + plan.pool_gib

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.metrics import EngineMetrics, parse_metrics
+from vllm_spark.gate.metrics import ServerMetrics, parse_metrics
 
 NEW = """\
 # TYPE vllm:num_requests_running gauge
@@ -26,15 +26,15 @@ vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0
 
 
 def test_requests_are_summed_over_engines_and_the_cache_is_told_in_tokens() -> None:
-    assert parse_metrics(NEW) == EngineMetrics(3, 4, 0.25, 956240)
+    assert parse_metrics(NEW) == ServerMetrics(3, 4, 0.25, 956240)
 
 
 def test_an_old_releases_names_are_understood_and_its_blocks_counted() -> None:
-    assert parse_metrics(OLD) == EngineMetrics(0, 0, 0.5, 1600)
+    assert parse_metrics(OLD) == ServerMetrics(0, 0, 0.5, 1600)
 
 
 def test_what_is_not_told_is_none() -> None:
-    assert parse_metrics("") == EngineMetrics(None, None, None, None)
+    assert parse_metrics("") == ServerMetrics(None, None, None, None)
 
 
 def test_a_page_that_is_no_metrics_is_refused() -> None:

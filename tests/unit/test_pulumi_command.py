@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bootstrap.steps import ROOT
+from vllm_spark.project import ROOT
 
 
 def ended(folder: Path, script: str) -> str:
@@ -15,7 +15,9 @@ def ended(folder: Path, script: str) -> str:
     cli = folder / "pulumi"
     cli.write_text(f"#!/bin/sh\n{script}\n")
     cli.chmod(0o755)
-    program = "from operations.pulumi_command import run_pulumi; print(run_pulumi('up', stack='x'))"
+    program = (
+        "from vllm_spark.cli.pulumi_command import run_pulumi; print(run_pulumi('up', stack='x'))"
+    )
     run = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from engine.repositories import Repository, besides_the_model
-from engine.settings import Settings
+from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.repositories import Repository, besides_the_model
 
 
 def found(engine: dict[str, Any], **model: str) -> list[Repository]:

@@ -1,4 +1,4 @@
-"""A stack's config becomes typed values, or one error that lists every mistake with its mend."""
+"""A stack's config becomes typed values, or one error that lists every mistake with its fix."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ from typing import Any
 
 import pytest
 
-from engine.problems import ConfigError
-from engine.serving import server_command, server_environment
-from engine.settings import Settings, load_stack
+from vllm_spark.config.settings import Settings
+from vllm_spark.config.stack_file import load_stack, stack_file
+from vllm_spark.deployment.review import read
+from vllm_spark.deployment.serving import server_command, server_environment
+from vllm_spark.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_SECRETS: frozenset[str] = frozenset()
 
 
+CONFIG: dict[str, Any] = {
+    "model": {"id": "Qwen/Qwen3-32B-FP8"},
+    "image": {"name": "nvcr.io/nvidia/vllm:25.09-py3"},
+    "cache": {"volume": "weights"},
+}
+
+
 def parse(**keys: Any) -> Settings:
-    config = {
-        "model": {"id": "Qwen/Qwen3-32B-FP8"},
-        "image": {"name": "nvcr.io/nvidia/vllm:25.09-py3"},
-        "cache": {"volume": "weights"},
-        **keys,
-    }
-    return Settings.parse(config, NO_SECRETS)
+    return Settings.parse(CONFIG | keys, NO_SECRETS)
 
 
 def problems(**keys: Any) -> dict[str, str]:
     with pytest.raises(ConfigError) as failed:
-        parse(**keys)
-    return {problem.where: f"{problem.what} | {problem.mend}" for problem in failed.value.problems}
+        read(CONFIG | keys, NO_SECRETS)
+    return {problem.where: f"{problem.what} | {problem.fix}" for problem in failed.value.problems}
 
 
 def test_only_model_image_and_cache_are_required() -> None:
@@ -94,7 +97,7 @@ def test_model_and_image_may_be_given_as_plain_text() -> None:
         ({"health": {"timeoutSeconds": 0}}, "vllm-spark:health.timeoutSeconds", "86400"),
     ],
 )
-def test_a_mistake_names_its_key_and_the_mend(keys: dict[str, Any], where: str, said: str) -> None:
+def test_a_mistake_names_its_key_and_the_fix(keys: dict[str, Any], where: str, said: str) -> None:
     assert said in problems(**keys)[where]
 
 
@@ -190,8 +193,8 @@ def test_every_stack_file_in_the_repository_is_valid(path: Path) -> None:
 
 
 def test_an_unknown_stack_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"take one of: .*local.*spark"):
-        load_stack(ROOT / "Pulumi.sprak.yaml")
+    with pytest.raises(ConfigError, match=r"choose one of: .*local.*spark"):
+        stack_file("sprak")
 
 
 @pytest.mark.parametrize("content", [b"config: [", b"config: {vllm-spark:model: \xff}"])

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from engine.known_models import known_shapes
-from engine.model_config import read_config, shape_of
-from engine.problems import ConfigError
-from engine.shape import ModelShape
-from engine.unmodelled import Unmodelled
+from vllm_spark.errors import ConfigError
+from vllm_spark.memory.known_models import known_shapes
+from vllm_spark.memory.model_config import read_config, shape_of
+from vllm_spark.memory.shape import ModelShape
+from vllm_spark.problems import Unmodelled
 
 LLAMA_8B: dict[str, Any] = {
     "model_type": "llama",
@@ -356,9 +356,9 @@ def test_everything_that_a_config_lacks_is_said_at_once() -> None:
     "content",
     ["{cut", "[]", '"text"', "{}", json.dumps(LLAMA_8B | {"rope_scaling": "yarn"}), "\x00"],
 )
-def test_a_file_that_is_no_config_is_a_problem_with_a_mend(content: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_config_is_a_problem_with_a_fix(content: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(content)
     with pytest.raises(ConfigError) as raised:
         read_config(path)
-    assert all(problem.mend for problem in raised.value.problems)
+    assert all(problem.fix for problem in raised.value.problems)

@@ -1,15 +1,20 @@
-"""A Docker engine that falls silent in the middle of a talk is told in words by every command."""
+"""A Docker daemon that falls silent in the middle of a talk is told in words by every command."""
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from operations import caches, rollback, status
+from tests.cli import vllm_spark
+from tests.unit.test_last_good import record
+from vllm_spark.cli import deploy, rollback, status
+from vllm_spark.cli.servers import Server
+from vllm_spark.config.stack_file import load_stack, stack_file
+
+SERVER = Server("vllm", "vllm-local", load_stack(stack_file("local")))
 
 
 class FallsSilent(BaseHTTPRequestHandler):
@@ -33,26 +38,21 @@ def silent_docker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with ThreadingHTTPServer(("127.0.0.1", 0), FallsSilent) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.server_port}")
-        monkeypatch.setattr(sys, "argv", ["command"])
         yield
         server.shutdown()
 
 
-@pytest.mark.parametrize(("command", "code"), [(status.main, 2), (caches.main, 1)])
+@pytest.mark.parametrize("command", ["status", "caches", "up", "rollback"])
 def test_a_command_that_asks_docker_says_that_it_could_not(
-    command: Callable[[], int], code: int, capsys: pytest.CaptureFixture[str]
+    command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert command() == code
-    said = capsys.readouterr().err
-    assert said.startswith("error: cannot ask Docker: ")
-    assert "mend: start it, then repeat" in said
-
-
-def test_the_way_back_begins_with_a_docker_that_answers(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(rollback, "ensure_pulumi", lambda: None)
-    assert rollback.main() == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: no Docker engine answers at DOCKER_HOST=")
-    assert "mend: start it there" in said
+    monkeypatch.setattr(status, "require_pulumi", lambda: None)
+    monkeypatch.setattr(status, "servers_of", lambda *_: [SERVER])
+    monkeypatch.setattr(rollback, "read_state", lambda _stack: {"resources": [record()]})
+    for module in (deploy, rollback):
+        monkeypatch.setattr(module, "ensure_pulumi", lambda: None)
+    ran = vllm_spark(command)
+    assert ran.exit_code == 2
+    assert ran.stderr.startswith("error: no Docker daemon answers at tcp://127.0.0.1:")
+    assert "(DOCKER_HOST)" in ran.stderr
+    assert "fix: start it there, or unset DOCKER_HOST" in ran.stderr

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.log_lines import log_lines
-from engine.start_log import Phase, StartLog
+from vllm_spark.diagnosis.log_lines import log_lines
+from vllm_spark.diagnosis.start_log import Phase, StartLog
 
 LOGS = Path(__file__).parent.parent / "data" / "logs"
 

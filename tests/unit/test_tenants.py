@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.tenants import CHECK_LABEL, has_gpu, in_the_way, tenant
+from vllm_spark.deployment.tenants import CHECK_LABEL, has_gpu, in_the_way, tenant
 
 
 def inspected(host: dict[str, Any] | None = None, **config: Any) -> dict[str, Any]:
@@ -70,4 +70,4 @@ def test_a_tenant_is_named_with_its_image_and_with_who_made_it(
 ) -> None:
     (problem,) = in_the_way([tenant(inspected(Labels=labels))])
     assert f"container other {owner} runs on it" in problem.what
-    assert problem.mend.startswith("docker stop other; ")
+    assert problem.fix.startswith("docker stop other; ")

@@ -1,0 +1,87 @@
+"""Two facts that stay with what a server has made: whose it is, and which release made it.
+
+`StateId`: two checkouts may have a stack of one name, each with a state of its own. A container
+belongs to the state whose random id it carries, and to no other.
+
+`Release`: a container's labels are part of it, and Pulumi replaces a container whose labels change.
+So the release on the label must not follow every upgrade of vllm-spark, but only the upgrades that
+come with another container.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import pulumi
+from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
+
+from components.provider import Provider
+from vllm_spark import __version__
+
+
+class StateIdProvider(Provider):
+    """Chooses the id once."""
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Choose."""
+        chosen = uuid.uuid4().hex[:12]
+        return CreateResult(id_=chosen, outs={**props, "value": chosen})
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        """Never changed."""
+        return DiffResult(changes=False)
+
+
+class StateId(pulumi.dynamic.Resource, module="spark", name="StateId"):
+    """`value` is the id."""
+
+    value: pulumi.Output[str]
+
+    def __init__(self, resource_name: str) -> None:
+        super().__init__(StateIdProvider(), resource_name, {"value": None})
+
+
+_OF_PROGRAM: WeakKeyDictionary[Any, StateId] = WeakKeyDictionary()
+
+
+def state_id() -> pulumi.Output[str]:
+    """The id of this program's state: one resource, however many servers the program has."""
+    engine = pulumi.runtime.settings.get_monitor()
+    if engine not in _OF_PROGRAM:
+        _OF_PROGRAM[engine] = StateId("state-id")
+    return _OF_PROGRAM[engine].value
+
+
+class ReleaseProvider(Provider):
+    """Writes down the release whenever the container is another one."""
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """The first container."""
+        return CreateResult(id_="release", outs={**props, "version": __version__})
+
+    def update(self, _id: str, _olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
+        """Another container."""
+        return UpdateResult(outs={**props, "version": __version__})
+
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        """Changed by another container, and not by an upgrade of vllm-spark."""
+        return DiffResult(changes=olds.get("container") != news["container"])
+
+
+class Release(pulumi.dynamic.Resource, module="spark", name="Release"):
+    """`version` is the release that declared the container, told apart by what it is given."""
+
+    version: pulumi.Output[str]
+
+    def __init__(
+        self, resource_name: str, *, container: dict[str, Any], opts: pulumi.ResourceOptions
+    ) -> None:
+        text = json.dumps(container, sort_keys=True)
+        fingerprint = hashlib.sha256(text.encode()).hexdigest()[:12]
+        super().__init__(
+            ReleaseProvider(), resource_name, {"container": fingerprint, "version": None}, opts
+        )

@@ -1,0 +1,91 @@
+"""The base of the dynamic providers: errors in words, and an end when nobody waits any more.
+
+Pulumi's host of Python providers (pulumi/dynamic/__main__.py, read in SDK 3.272) offers no hook for
+any of this, so it is done from inside the process that hosts a provider, each with a test that
+fails when a newer SDK breaks it (tests/e2e/test_gate_protocol.py):
+
+- The host answers a failed call with `traceback.format_exc()`. Our errors explain themselves.
+- At the first Ctrl-C Pulumi calls `Cancel` on every plugin and waits for what they have begun. The
+  host tells nobody, so a gate would go on for as long as the model takes to load. grpc holds the
+  bound method by the time our code is loaded; what can still be exchanged is the method's body.
+- A host whose `pulumi` was killed would live on as an orphan, and its gate might stop the container
+  that the next `up` waits for.
+- At the end of a command Pulumi sends SIGINT to one plugin after another, and kills those still
+  running after 5 s. Python handles a signal in its main thread, which in the host sleeps for good;
+  a signal that arrives just as that thread blocks is lost.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from typing import Any
+
+from pulumi.dynamic import ConfigureRequest, ResourceProvider
+
+from vllm_spark.errors import VllmSparkError
+
+interrupted = threading.Event()
+"""Set once this process was told to end what it does."""
+
+ENGINE_LOOK_SECONDS = 1.0
+
+
+class Provider(ResourceProvider):
+    """The base of our dynamic providers. Each of them may be the first in its process."""
+
+    serialize_as_secret_always = False
+
+    def configure(self, req: ConfigureRequest) -> None:  # noqa: ARG002  the SDK fixes the arguments
+        """Prepare the process that hosts this provider, before any other call of it."""
+        host = sys.modules["__main__"]
+        servicer = getattr(host, "DynamicResourceProviderServicer", None)
+        if servicer is not None and servicer.Cancel.__code__ is not _cancel.__code__:
+            host.traceback = _PlainErrors  # type: ignore[attr-defined]
+            servicer.Cancel.__code__ = _cancel.__code__
+            # Python's own signal() is for the main thread alone, and that one sleeps.
+            ctypes.CDLL(None).signal(signal.SIGINT, signal.SIG_DFL)
+            _end_with_the_engine()
+
+
+class _PlainErrors:
+    """Stands in for the module `traceback` in the host."""
+
+    @staticmethod
+    def format_exc() -> str:
+        """The text of an error that we foresee; the traceback of any other."""
+        error = sys.exc_info()[1]
+        return str(error) if isinstance(error, VllmSparkError) else traceback.format_exc()
+
+
+def _end_with_the_engine() -> None:
+    """Watch the Pulumi engine, whose address is the last argument; tests start without one."""
+    name, _, port = sys.argv[-1].rpartition(":")
+    if port.isdecimal():
+        threading.Thread(target=_watch, args=(name, int(port)), daemon=True).start()
+
+
+def _watch(host: str, port: int) -> None:
+    """End this process when nothing listens at the address any more."""
+    while not threading.Event().wait(ENGINE_LOOK_SECONDS):
+        try:
+            socket.create_connection((host, port), timeout=ENGINE_LOOK_SECONDS).close()
+        except ConnectionRefusedError:
+            os._exit(1)
+        except OSError:
+            continue
+
+
+def _cancel(self: Any, request: Any, context: Any) -> Any:  # noqa: ARG001
+    # It runs with the globals of the host's module, so it imports what it uses.
+    from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]
+
+    from components.provider import interrupted
+
+    interrupted.set()
+    return Empty()

@@ -1,0 +1,154 @@
+"""The vLLM container: what the guide's compose service says, from typed settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pulumi
+import pulumi_docker as docker
+
+from components.identity import Release, state_id
+from components.model_cache import ModelCache
+from components.vllm_image import VllmImage
+from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.serving import (
+    compile_caches,
+    server_command,
+    server_environment,
+    stop_seconds,
+)
+from vllm_spark.deployment.tenants import VERSION_LABEL, Identity
+
+CONTAINER_PORT = 8000
+"""vLLM's default; only the host's side of the port is configured."""
+
+
+class VllmContainer(pulumi.ComponentResource):
+    """Declares the container. That it runs does not mean that it serves: the health gate tells.
+
+    `environment` are variables beside those of the settings, secrets among them.
+    """
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        name: str,
+        identity: pulumi.Output[Identity],
+        settings: Settings,
+        image: VllmImage,
+        cache: ModelCache,
+        environment: Mapping[str, pulumi.Input[str]],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("spark:vllm:Container", resource_name, None, opts)
+        container, endpoint = settings.container, settings.endpoint
+        command, plain = server_command(settings), server_environment(settings)
+        release = Release(
+            f"{resource_name}-release",
+            container={
+                "name": name,
+                "image": image.name,
+                "command": command,
+                "environment": plain,
+                "container": container.model_dump(mode="json", exclude={"restart"}),
+                "endpoint": endpoint.model_dump(mode="json"),
+                "cache": cache.source,
+            },
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        envs: list[pulumi.Input[str]] = [f"{key}={value}" for key, value in plain.items()]
+        # One by one, so that where a new image is still to be pulled, a preview shows all others.
+        envs += [_compile_cache(settings, image, key) for key in compile_caches(settings, "")]
+        envs += [pulumi.Output.concat(f"{key}=", value) for key, value in environment.items()]
+        self.container = docker.Container(
+            resource_name,
+            name=name,
+            image=image.name,
+            command=command,
+            envs=envs,
+            ports=[
+                docker.ContainerPortArgs(
+                    internal=CONTAINER_PORT, external=endpoint.port, ip=str(endpoint.bind)
+                )
+            ],
+            volumes=[cache.mount],
+            gpus=_gpus(container.gpus),
+            ipc_mode=container.ipc,
+            ulimits=[
+                docker.ContainerUlimitArgs(name=limit, soft=value, hard=value)
+                for limit, value in container.ulimits.items()
+            ],
+            labels=_labels(identity, release),
+            restart=container.restart,
+            # The plugin kills at once where no grace is given.
+            destroy_grace_seconds=stop_seconds(settings),
+            stop_timeout=stop_seconds(settings),
+            # Left out, the plugin reads back another value than it sent (pulumi-docker#1272).
+            network_mode="bridge",
+            must_run=settings.state == "running",
+            start=settings.state == "running",
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # The plugin stops no container whose `start` becomes false: a new one is created,
+                # and not started. The plugin's own order, old before new, holds for its own
+                # replacements only.
+                replace_on_changes=["start"],
+                delete_before_replace=True,
+                hooks=pulumi.ResourceHookBinding(
+                    before_create=[_room_hook(resource_name, name, identity, settings)]
+                ),
+            ),
+        )
+        self.register_outputs({"name": name, "id": self.container.id})
+
+
+def identity_of(server: str) -> pulumi.Output[Identity]:
+    """Whose the containers of this program's server are."""
+    project, stack = pulumi.get_project(), pulumi.get_stack()
+    return state_id().apply(lambda known: Identity(project, stack, server, known))
+
+
+def _labels(
+    identity: pulumi.Output[Identity], release: Release
+) -> pulumi.Output[list[docker.ContainerLabelArgs]]:
+    return pulumi.Output.all(identity, release.version).apply(
+        lambda known: [
+            docker.ContainerLabelArgs(label=label, value=value)
+            for label, value in {**known[0].labels, VERSION_LABEL: known[1]}.items()
+        ]
+    )
+
+
+def _room_hook(
+    resource_name: str, name: str, identity: pulumi.Output[Identity], settings: Settings
+) -> pulumi.ResourceHook:
+    """Pulumi runs it when the old container is gone and the new one is not created yet."""
+
+    async def room(_args: pulumi.ResourceHookArgs) -> None:
+        from vllm_spark.docker_host.memory_wait import make_room
+
+        loop = asyncio.get_running_loop()
+
+        def say(line: str) -> None:
+            loop.call_soon_threadsafe(pulumi.log.info, f"{name}: {line}")
+
+        ours = await identity.future()
+        assert ours is not None, "a hook runs in an update, where the id is known"
+        await asyncio.to_thread(make_room, name, ours, settings, say)
+
+    return pulumi.ResourceHook(f"{resource_name}-room", room)
+
+
+def _compile_cache(settings: Settings, image: VllmImage, name: str) -> pulumi.Output[str]:
+    return image.pulled.image_id.apply(
+        lambda image_id: f"{name}={compile_caches(settings, image_id)[name]}"
+    )
+
+
+def _gpus(gpus: str | list[int]) -> str | None:
+    """The `--gpus` of docker run."""
+    if isinstance(gpus, list):
+        return "device=" + ",".join(str(number) for number in gpus)
+    return None if gpus == "none" else gpus

@@ -1,0 +1,119 @@
+"""`vllm-spark fit`: will a model fit, before anything is downloaded, deployed or even configured?
+
+It plans a stack, or any model's config.json on a Spark. Flags and memory given by hand replace
+those of the stack, so that a change can be tried before it is made. It needs neither Pulumi nor
+Docker.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from pathlib import Path
+
+import click
+
+from vllm_spark.cli.options import json_option
+from vllm_spark.config.settings import Settings
+from vllm_spark.config.stack_file import load_stack, stack_file
+from vllm_spark.deployment.review import misfits_with_model, plan_of
+from vllm_spark.errors import ConfigError
+from vllm_spark.flags.checks import check
+from vllm_spark.flags.engine_flags import EngineFlags
+from vllm_spark.images import Version
+from vllm_spark.memory.limits import Machine
+from vllm_spark.memory.misfits import problems_of
+from vllm_spark.memory.model_checks import check_for_model
+from vllm_spark.memory.model_config import read_config
+from vllm_spark.memory.plan import MemoryPlan, make_plan
+from vllm_spark.memory.report import output_of, table
+from vllm_spark.memory.shape import ModelShape
+from vllm_spark.problems import Problem, Unmodelled
+
+
+def _gib(_context: click.Context, _option: click.Parameter, gib: float | None) -> float | None:
+    if gib is not None and not 0 < gib < math.inf:
+        raise click.BadParameter(f"{gib} is not an amount of memory")
+    return gib
+
+
+@click.command(
+    epilog="Exit codes: 0 it fits, or the model is not modelled; 1 it does not fit; 2 wrong input."
+)
+@click.option("--stack", help="A stack's name, as in Pulumi.<stack>.yaml.")
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="Path of a model's config.json instead."
+)
+@click.option("--engine", default="", help="vLLM's flags: --engine='--max-num-seqs 64'")
+@click.option(
+    "--memory-gib",
+    type=float,
+    callback=_gib,
+    help="GiB of the machine; the stack's, or a Spark's, if not given.",
+)
+@json_option
+def fit(
+    stack: str | None, model: Path | None, engine: str, memory_gib: float | None, as_json: bool
+) -> None:
+    """Say whether a model fits: its weights, KV cache and run-time memory on this machine."""
+    if (stack is None) == (model is None):
+        raise click.UsageError("give either --stack or --model")
+    flags = flags_of(engine)
+    if model is not None:
+        name, plan = str(model), _plan_model(model, flags, memory_gib)
+    else:
+        name, plan = _plan_stack(str(stack), flags, memory_gib)
+    problems = problems_of(plan)
+    if as_json:
+        texts = [str(problem) for problem in problems]
+        click.echo(json.dumps({**output_of(plan), "problems": texts}))
+    else:
+        click.echo(table(plan, name))
+    if problems:
+        raise click.exceptions.Exit(1)
+
+
+def _plan_stack(
+    stack: str, flags: EngineFlags, memory_gib: float | None
+) -> tuple[str, MemoryPlan | Unmodelled]:
+    settings = tried(load_stack(stack_file(stack)), flags, memory_gib)
+    _refuse(settings.engine, settings.image.version, misfits_with_model(settings))
+    return settings.model.id, plan_of(settings)
+
+
+def _plan_model(
+    model: Path, flags: EngineFlags, memory_gib: float | None
+) -> MemoryPlan | Unmodelled:
+    shape = read_config(model)
+    _refuse(flags, None, check_for_model(flags, shape, {}) if isinstance(shape, ModelShape) else [])
+    return make_plan(shape, flags, Machine(memory_gib=memory_gib or Machine.memory_gib))
+
+
+def tried(settings: Settings, flags: EngineFlags, memory_gib: float | None = None) -> Settings:
+    """A stack's settings with these flags in place of its own, and with this memory."""
+    memory = memory_gib or settings.host.memory_gib
+    changes = {
+        "engine": settings.engine.replaced_by(flags),
+        "host": settings.host.model_copy(update={"memory_gib": memory}),
+    }
+    return settings.model_copy(update=changes)
+
+
+def flags_of(text: str) -> EngineFlags:
+    """The flags in a line as a shell reads it. ConfigError if it is not one."""
+    try:
+        argv = shlex.split(text)
+    except ValueError as error:
+        what, fix = f"{text!r}: {error}", "close every quotation mark"
+        raise ConfigError([Problem("--engine", what, fix)]) from error
+    return EngineFlags.from_argv(argv)
+
+
+def _refuse(flags: EngineFlags, version: Version | None, misfits: list[Problem]) -> None:
+    """ConfigError for flags that vLLM would refuse; what is only doubtful goes to stderr."""
+    checked = check(flags, version=version)
+    if errors := checked.errors + misfits:
+        raise ConfigError(errors)
+    for doubt in checked.warnings:
+        click.echo(f"warning: {doubt}", err=True)

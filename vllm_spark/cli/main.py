@@ -1,0 +1,80 @@
+"""`vllm-spark`: the subcommands, and the one place that turns errors into messages and exit codes.
+
+Exit codes, of every subcommand unless its help says otherwise:
+
+    0    done, or the answer is yes
+    1    failed, or the answer is no
+    2    it could not be found out: a wrong option, a config that cannot be used, no Docker daemon
+    130  interrupted by Ctrl-C
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from typing import NoReturn
+
+import click
+
+from vllm_spark import __version__
+from vllm_spark.cli.caches import caches
+from vllm_spark.cli.containers import logs, restart, stop
+from vllm_spark.cli.deploy import down, env, preview, up
+from vllm_spark.cli.diagnose import diagnose
+from vllm_spark.cli.fit import fit
+from vllm_spark.cli.rollback import rollback
+from vllm_spark.cli.status import status
+from vllm_spark.docker_host.connection import docker_errors
+from vllm_spark.errors import VllmSparkError
+
+
+class _Commands(click.Group):
+    """Says an error that we foresee in words, whichever subcommand it ends."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            with docker_errors():
+                return super().invoke(ctx)
+        except VllmSparkError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Interrupted; `make status` tells what serves.", err=True)
+            ctx.exit(130)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, or yes; 1 failed, or no; 2 it could not be found out; 130 Ctrl-C.",
+)
+@click.version_option(__version__, prog_name="vllm-spark")
+def main() -> None:
+    """Serve LLMs with vLLM on a DGX Spark, each from the config of a Pulumi stack."""
+
+
+for command in (
+    up,
+    preview,
+    down,
+    rollback,
+    status,
+    logs,
+    stop,
+    restart,
+    caches,
+    fit,
+    diagnose,
+    env,
+):
+    main.add_command(command)
+
+
+def run() -> NoReturn:
+    """The console script."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    sys.exit(main(prog_name="vllm-spark"))

@@ -1,0 +1,71 @@
+"""Makes what a command needs: each part that is missing, and only that.
+
+The usual way is a download (`vllm_spark.setup`). Where that fails, and the checkout has `offline/`,
+what can be made from package registries is made instead, and said.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+from vllm_spark.config.settings import Settings
+from vllm_spark.docker_host.connection import connect
+from vllm_spark.errors import DockerUnavailable, SetupError
+from vllm_spark.setup.environment import exports
+from vllm_spark.setup.plugins import ensure_plugins
+from vllm_spark.setup.pulumi_cli import ensure_cli, usable_cli
+from vllm_spark.setup.steps import say
+
+
+def ensure_pulumi() -> None:
+    """CLI and plugins, and this process's environment set so that both are found."""
+    offline = _offline()
+    try:
+        ensure_cli()
+    except SetupError as error:
+        if offline is None:
+            raise
+        say(f"  {error}\n  building it from its Go module instead")
+        offline.build_pulumi_cli()
+    os.environ.update(exports())
+    try:
+        ensure_plugins()
+    except SetupError as error:
+        if offline is None:
+            raise
+        say(f"  {error}\n  taking the Python plugins of offline/ instead")
+        offline.install_python_plugins()
+    os.environ.update(exports())
+
+
+def require_pulumi() -> None:
+    """The environment of `ensure_pulumi` for a command that only reads the state.
+
+    SetupError where there is no Pulumi, and so nothing that was deployed with it.
+    """
+    if not usable_cli():
+        raise SetupError("there is no Pulumi CLI here, so nothing was deployed\n  fix: make up")
+    os.environ.update(exports())
+
+
+def ensure_parts_of(settings: Settings | None) -> None:
+    """A Docker daemon, and what of `settings` can be made where it cannot be downloaded."""
+    offline = _offline()
+    try:
+        connect()
+    except DockerUnavailable as error:
+        if offline is None:
+            raise
+        offline.start_docker(error)
+    if settings is not None and offline is not None:
+        offline.ensure_parts_of(settings)
+
+
+def _offline() -> ModuleType | None:
+    """What stands in where only package registries can be reached; None in an installed package."""
+    try:
+        return importlib.import_module("offline.bootstrap")
+    except ImportError:
+        return None

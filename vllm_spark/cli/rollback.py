@@ -1,0 +1,187 @@
+"""`vllm-spark rollback`: back to the last deployment that answered, through the same gate.
+
+The state says what that was (`deployment/last_good.py`). It is deployed by the same program with a
+config file of its own, so that `Pulumi.<stack>.yaml`, which somebody is editing, stays as it is.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from docker.errors import ImageNotFound, NotFound
+
+from vllm_spark.cli.options import server_option, stack_option
+from vllm_spark.cli.prepare import ensure_pulumi
+from vllm_spark.cli.pulumi_command import UP, read_state, run_pulumi
+from vllm_spark.cli.servers import choose
+from vllm_spark.config.settings import Settings
+from vllm_spark.config.stack_file import stack_file
+from vllm_spark.deployment.config_diff import commands, differences
+from vllm_spark.deployment.last_good import LastGoodDeployment, encrypted, without_secrets
+from vllm_spark.docker_host.connection import connect, docker_errors
+from vllm_spark.errors import RollbackError, SetupError, VllmSparkError
+from vllm_spark.gate.probe import NotYet, Probe, Ready
+from vllm_spark.setup.steps import say
+
+_NOTHING = "There is nothing to go back to: stack {stack} knows of no server that has answered."
+
+
+@click.command()
+@stack_option
+@server_option
+def rollback(stack: str, server: str | None) -> None:
+    """Return to the last deployment that answered; ends when it answers again."""
+    ensure_pulumi()
+    connect()
+    roll_back(stack, server)
+
+
+def roll_back(stack: str, server: str | None) -> None:
+    """Deploy the last good deployment of a server again. The exceptions say why not."""
+    state = read_state(stack)
+    records = LastGoodDeployment.of_state(state.get("resources", []))
+    if not records:
+        raise RollbackError(
+            _NOTHING.format(stack=stack)
+            + f"\n  fix: correct Pulumi.{stack}.yaml, then make up STACK={stack}"
+        )
+    good = records[choose(server, records, stack)]
+    file = _read(stack)
+    written = without_secrets(file.get("config") or {})
+    answer = serving(good)
+    if isinstance(answer, Ready):
+        say(f"Nothing to do: what runs is the last good deployment, {good}.")
+        say(f"It answers at {good.settings.endpoint.base_url}, in {answer.seconds:.2f} s.")
+        _tell_by_hand(written, good.config, stack)
+        return
+    image = good.settings.image.name
+    pinned = good.pinned(_image_id(image), _last_fetch(state, good.server))
+    config = {**good.config, **{f"vllm-spark:{key}": pinned[key] for key in ("model", "image")}}
+    content = good.stack_file(file, pinned)
+    _tell_plan(good, differences(written, config), content, stack)
+    with tempfile.TemporaryDirectory() as directory:
+        generated = Path(directory) / f"Pulumi.{stack}.yaml"
+        generated.write_text(yaml.safe_dump(content))
+        ended = run_pulumi(*UP, "--config-file", str(generated), stack=stack)
+    if ended.code != 0:
+        if not ended.locked:
+            say(f"The way back to {good} failed; its cause is above.")
+        raise click.exceptions.Exit(ended.code)
+    good = LastGoodDeployment.of_state(read_state(stack)["resources"]).get(good.server, good)
+    answer = serving(good)
+    if not isinstance(answer, Ready):
+        raise RollbackError(
+            f"{good.settings.model.id} runs, but does not answer: {answer}\n"
+            f"  fix: docker restart {good.container_id[:12]}, then make up STACK={stack}"
+        )
+    say(f"{good.settings.model.id} answers again at {good.settings.endpoint.base_url}.")
+    _tell_by_hand(written, config, stack)
+
+
+def after_failed_up(stack: str, settings: Settings | None, *, interrupted: bool) -> None:
+    """What `up` says last when a deployment has failed; it goes back where the config wants it.
+
+    `settings` are those of the stack file, None where the program keeps them elsewhere.
+    """
+    records = LastGoodDeployment.of_state(read_state(stack).get("resources", []))
+    if not records:
+        say(_NOTHING.format(stack=stack))
+    for good in records.values():
+        wanted = (settings or good.settings).health.revert_on_failure
+        _after_failed_up(good, stack, revert=wanted and not interrupted)
+
+
+def _after_failed_up(good: LastGoodDeployment, stack: str, *, revert: bool) -> None:
+    answer = serving(good)
+    if isinstance(answer, Ready):
+        say(f"What answered before still does, untouched: {good}.")
+        return
+    if not revert:
+        say(f"To go back to {good}:\n  make rollback STACK={stack}")
+        return
+    say("vllm-spark:health.revertOnFailure is set.")
+    try:
+        roll_back(stack, good.server)
+    except VllmSparkError as error:
+        say(f"error: {error}")
+    except click.exceptions.Exit:
+        pass
+    else:
+        say(f"The new deployment failed. What serves now is the last good one, {good}.")
+        return
+    say(f"The new deployment failed, and so did the way back to {good}: nothing serves.")
+
+
+def serving(good: LastGoodDeployment) -> Ready | str:
+    """Whether the very container of the last good deployment answers now; else why not."""
+    with docker_errors():
+        try:
+            container: Any = connect().api.inspect_container(good.container_id)
+        except NotFound:
+            return "its container is gone"
+    if not container["State"]["Running"]:
+        return "its container does not run"
+    environment = dict(entry.partition("=")[::2] for entry in container["Config"]["Env"])
+    settings = good.settings
+    probe = Probe(settings.endpoint.base_url, settings.served_name, environment.get("VLLM_API_KEY"))
+    match probe.listening() or probe.answer():
+        case Ready() as ready:
+            return ready
+        case NotYet(why):
+            return why
+        case refused:
+            return refused.cause
+
+
+def _read(stack: str) -> dict[str, Any]:
+    """The stack's config file; it may hold any mistake in its values, but has to be YAML."""
+    path = stack_file(stack)
+    try:
+        return dict(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise SetupError(
+            f"{path.name} cannot be read, and holds what the stack's secrets are encrypted with: "
+            f"{error}\n  fix: put it back, as from git, then repeat"
+        ) from None
+
+
+def _image_id(name: str) -> str | None:
+    try:
+        return str(connect().images.get(name).id)
+    except ImageNotFound:
+        return None
+
+
+def _last_fetch(state: dict[str, Any], server: str) -> str | None:
+    """The command that the state's weights of this server came by."""
+    for resource in state["resources"]:
+        if resource["urn"].endswith(f"command:local:Command::{server}-weights"):
+            return str(resource["inputs"]["create"])
+    return None
+
+
+def _tell_plan(
+    good: LastGoodDeployment, changes: list[str], content: dict[str, Any], stack: str
+) -> None:
+    say(f"Going back to {good}.")
+    say(f"Against Pulumi.{stack}.yaml, which stays as it is:")
+    say("".join(f"  {line}\n" for line in changes or ["no difference"]).rstrip())
+    config = content["config"]
+    secrets = sorted(key for key in config if encrypted(config[key]))
+    if secrets:
+        say(f"  secrets as that file has them now: {', '.join(secrets)}")
+
+
+def _tell_by_hand(written: dict[str, Any], config: dict[str, Any], stack: str) -> None:
+    """What is left to a person: the file says something else than what serves."""
+    lines = commands(written, config, stack)
+    if lines:
+        say(
+            f"Pulumi.{stack}.yaml still says something else, and `make up STACK={stack}` would "
+            "deploy that. Correct it, put it back, or have it say what serves:"
+        )
+        say("".join(f"  {line}\n" for line in ['eval "$(make -s env)"', *lines]).rstrip())

@@ -1,0 +1,148 @@
+"""`vllm-spark status`: does the stack's server serve, now? It asks Docker, then the server itself.
+
+Running is not serving, so the last word is a one-token completion, as in the health gate. And what
+runs need not be what was declared: each difference is named. `preview` shows those alone; it needs
+no Docker and so cannot fail for the lack of it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+from docker.errors import NotFound
+
+from vllm_spark.cli.options import json_option, server_option, stack_option
+from vllm_spark.cli.prepare import require_pulumi
+from vllm_spark.cli.servers import Server, servers_of
+from vllm_spark.docker_host.connection import connect, docker_errors
+from vllm_spark.docker_host.drift import drift_lines
+from vllm_spark.errors import VllmSparkError
+from vllm_spark.gate.metrics import read_metrics
+from vllm_spark.gate.probe import NotYet, Probe, Ready, Refused
+
+PATIENCE_SECONDS = 30.0
+
+
+@dataclass
+class Status:
+    """How one server is. `serving` is "yes", "not yet" or "no", `detail` the rest of the sentence.
+
+    `container` is None where there is none; `evidence` what the server answered.
+    """
+
+    server: str
+    container: str | None
+    serving: str
+    detail: str
+    fix: str = ""
+    evidence: list[str] = field(default_factory=list)
+    load: str = ""
+    drift: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f"container  {self.container or 'none'}",
+            f"serving    {self.serving}: {self.detail}",
+        ]
+        if self.fix:
+            lines.append(f"  fix: {self.fix}")
+        lines += [f"  | {line}" for line in self.evidence]
+        if self.load:
+            lines.append(f"load       {self.load}")
+        if self.container is not None:
+            lines += _drift_text(self.drift)
+        return "\n".join(lines)
+
+
+@click.command()
+@stack_option
+@server_option
+@json_option
+def status(stack: str, server: str | None, as_json: bool) -> None:
+    """Say whether the stack serves, now, and as declared.
+
+    Exit code 0 if every server answers, 1 if one does not, 2 if that could not be found out.
+    """
+    require_pulumi()
+    servers = servers_of(stack, server)
+    found = [status_of(one, stack) for one in servers]
+    if as_json:
+        click.echo(json.dumps({"stack": stack, "servers": [vars(one) for one in found]}))
+    elif not found:
+        click.echo(f"stack {stack} is not up\n  fix: make up STACK={stack}")
+    for one in () if as_json else found:
+        click.echo(f"{f'server     {one.server}' + chr(10) if len(found) > 1 else ''}{one}")
+    if not found or any(one.serving != "yes" for one in found):
+        raise click.exceptions.Exit(1)
+
+
+def show_drift(stack: str) -> None:
+    """Print where containers differ from what was declared; says so if it cannot be found out."""
+    try:
+        with docker_errors():
+            client: Any = connect()
+            for server in servers_of(stack):
+                try:
+                    container = client.api.inspect_container(server.container)
+                except NotFound:
+                    click.echo(f"drift      container {server.container} is gone")
+                    continue
+                lines = drift_lines(client, server.settings, container)
+                click.echo("\n".join(_drift_text(lines)))
+    except VllmSparkError as error:
+        click.echo(f"drift      unknown: {error}")
+
+
+def status_of(server: Server, stack: str) -> Status:
+    """Ask Docker, then the server. DockerError if Docker does not say."""
+    client: Any = connect()
+    try:
+        container = client.api.inspect_container(server.container)
+    except NotFound:
+        gone = f"there is no container {server.container}"
+        return Status(server.name, None, "no", gone, f"make up STACK={stack}")
+    found = _asked(server, container)
+    found.drift = drift_lines(client, server.settings, container)
+    return found
+
+
+def _asked(server: Server, container: dict[str, Any]) -> Status:
+    state, settings = container["State"], server.settings
+    about = (
+        f"{server.container}: {state['Status']} since {state['StartedAt'][:19]}Z, "
+        f"restarts {container['RestartCount']}, image {container['Config']['Image']}"
+    )
+    if not state["Running"]:
+        ended = f"exit code {state['ExitCode']} {state['Error']}".rstrip()
+        return Status(server.name, about, "no", ended)
+    environment = dict(entry.partition("=")[::2] for entry in container["Config"]["Env"])
+    url = settings.endpoint.base_url
+    key = environment.get("VLLM_API_KEY")
+    probe = Probe(url, settings.served_name, key, patience=PATIENCE_SECONDS)
+    match probe.listening() or probe.answer():
+        case Ready(seconds):
+            answered = f"{settings.served_name} answered in {seconds:.2f} s at {url}"
+            return Status(server.name, about, "yes", answered, load=_load(url))
+        case NotYet(why):
+            return Status(server.name, about, "not yet", why)
+        case Refused(cause, fix, evidence):
+            return Status(server.name, about, "no", cause, fix, list(evidence))
+
+
+def _drift_text(drift: list[str]) -> list[str]:
+    return [f"drift      {line}" for line in drift or ["none: what runs is as declared"]]
+
+
+def _load(url: str) -> str:
+    found = read_metrics(url)
+    if found is None:
+        return "unknown: /metrics does not answer"
+    if found.running is None or found.waiting is None or found.kv_used is None:
+        return "unknown: /metrics does not have the names that vLLM gives"
+    return (
+        f"{found.running:.0f} running, {found.waiting:.0f} waiting, "
+        f"KV cache {found.kv_used:.0%} used"
+    )

@@ -1,0 +1,58 @@
+"""`Pulumi.<stack>.yaml` read without Pulumi, so that tools see exactly what a deployment sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vllm_spark.config.sections import NAMESPACE
+from vllm_spark.config.settings import Settings
+from vllm_spark.errors import ConfigError
+from vllm_spark.problems import Problem
+from vllm_spark.project import ROOT
+
+
+def stack_file(stack: str) -> Path:
+    """The config file of a stack of this project; `owner/project/stack` is named by its last part.
+
+    ConfigError if there is none.
+    """
+    path = ROOT / f"Pulumi.{stack.rpartition('/')[2]}.yaml"
+    if path.is_file():
+        return path
+    stacks = sorted(found.name.split(".")[1] for found in ROOT.glob("Pulumi.*.yaml"))
+    fix = f"choose one of: {', '.join(stacks)}" if stacks else "change to the project's folder"
+    raise ConfigError([Problem(path.name, f"there is no such file in {ROOT}", fix)])
+
+
+def load_stack(path: Path) -> Settings:
+    """The settings in a stack file. Encrypted values stay unread."""
+    return _settings(_ours(path))
+
+
+def load_stack_if_ours(path: Path) -> Settings | None:
+    """The same; None for a program that keeps the settings of its servers elsewhere."""
+    ours = _ours(path)
+    return _settings(ours) if ours else None
+
+
+def _settings(ours: dict[str, Any]) -> Settings:
+    encrypted = {
+        key for key, value in ours.items() if isinstance(value, dict) and "secure" in value
+    }
+    readable = {key: "(encrypted)" if key in encrypted else ours[key] for key in ours}
+    return Settings.parse(readable, frozenset(encrypted))
+
+
+def _ours(path: Path) -> dict[str, Any]:
+    """The values of our keys, without the namespace."""
+    try:
+        config = (yaml.safe_load(path.read_text()) or {}).get("config") or {}
+        prefix = f"{NAMESPACE}:"
+        return {key.removeprefix(prefix): config[key] for key in config if key.startswith(prefix)}
+    except (OSError, yaml.YAMLError, UnicodeError, TypeError, AttributeError) as error:
+        what = f"cannot be read as a stack's config: {error}"
+        fix = "write keys such as vllm-spark:model below a `config:` at the top"
+        raise ConfigError([Problem(path.name, what, fix)]) from None

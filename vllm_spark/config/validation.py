@@ -1,0 +1,94 @@
+"""Pydantic's validation errors as `Problem`s: the user's key, the value, and what would be right.
+
+Pydantic knows what is wrong; the description of the field says what would be right, so that a
+field's rule is written once, beside the field, and read in the error and in the documentation.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from vllm_spark.errors import ConfigError
+from vllm_spark.problems import Problem
+
+
+def problems_from(
+    error: ValidationError, settings: type[BaseModel], namespace: str
+) -> list[Problem]:
+    """Every mistake in `error`, which arose while `settings` was validated, as a `Problem`."""
+    problems: list[Problem] = []
+    for detail in error.errors():
+        cause = detail.get("ctx", {}).get("error")
+        found = (
+            list(cause.problems)
+            if isinstance(cause, ConfigError)
+            else [_problem(detail, settings, namespace)]
+        )
+        problems += [one for one in found if one.where not in {said.where for said in problems}]
+    return problems
+
+
+def _problem(detail: ErrorDetails, settings: type[BaseModel], namespace: str) -> Problem:
+    path, fields, field = _locate(detail["loc"], settings)
+    where = f"{namespace}:{'.'.join(path)}"
+    description = field.description if field is not None and field.description else "see the docs"
+    match detail["type"]:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(path[-1], fields, n=1)
+            fix = f"write {near[0]}" if near else f"remove it; known here: {', '.join(fields)}"
+            return Problem(where, "is not a key that this program knows", fix)
+        case "missing":
+            return Problem(where, "is required and missing", f"give {description}")
+        case "value_error":
+            return Problem(where, str(detail["ctx"]["error"]), f"give {description}")
+        case "string_pattern_mismatch":
+            return Problem(
+                where, f"{detail['input']!r} is not of the right form", f"give {description}"
+            )
+        case _:
+            what = f"{detail['input']!r} is wrong: {detail['msg'].lower()}"
+            return Problem(where, what, f"give {description}")
+
+
+def _locate(
+    loc: tuple[int | str, ...], settings: type[BaseModel]
+) -> tuple[list[str], list[str], FieldInfo | None]:
+    """Follow an error's place through the models: the user's path, the keys there, the field."""
+    path: list[str] = []
+    model: type[BaseModel] | None = settings
+    field: FieldInfo | None = None
+    fields: list[str] = []
+    depth = 0
+    for part in loc:
+        if model is None:
+            if isinstance(part, str) and "[" in part:  # the name of a union's member, not a key
+                continue
+            if field is not None and _is_mapping(field) and len(path) == depth:
+                path.append(str(part))
+            continue
+        by_key = {info.alias or name: info for name, info in model.model_fields.items()}
+        fields = list(by_key)
+        path.append(str(part))
+        field = by_key.get(str(part))
+        depth = len(path)
+        model = _section(field.annotation) if field is not None else None
+    return path, fields, field
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _is_mapping(field: FieldInfo) -> bool:
+    annotation = field.annotation
+    mapping = getattr(annotation, "__origin__", annotation)
+    return isinstance(mapping, type) and issubclass(mapping, Mapping)

@@ -1,0 +1,90 @@
+"""Two configs beside each other: what differs, and the commands that make one say the other."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vllm_spark.config.sections import NAMESPACE
+from vllm_spark.redaction import redacted
+
+_TYPES = {bool: "bool", int: "int", float: "float"}
+
+Config = Mapping[str, Any]
+"""A stack's config: values by full key, such as `vllm-spark:engine`."""
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """What a person reads, a line a value: `~ engine.max-num-seqs: 64 => 128`."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    lines = []
+    for path in _in_order(before, after):
+        name = _dotted(path).removeprefix(f"{NAMESPACE}:")
+        if path not in after:
+            lines.append(f"- {name}: {_text(before[path])}")
+        elif path not in before:
+            lines.append(f"+ {name}: {_text(after[path])}")
+        elif before[path] != after[path]:
+            lines.append(f"~ {name}: {_text(before[path])} => {_text(after[path])}")
+    return [redacted(line) for line in lines]
+
+
+def commands(old: Config, new: Config, stack: str) -> list[str]:
+    """The commands that make config file `old` say what `new` does, secrets left alone."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    removed = [path for path in reversed(_in_order(before)) if path not in after]
+    lines = [f"pulumi config rm --stack {stack} --path {_quoted(path)}" for path in removed]
+    for path in _in_order(after):
+        value = after[path]
+        if path in before and before[path] == value:
+            continue
+        type_ = _TYPES.get(type(value), "string")
+        told = f"{_dotted(path)}: {_text(value)}"
+        if redacted(told) != told:
+            lines.append(f"# {_dotted(path)} looks like a secret, which is not shown: by hand")
+        else:
+            lines.append(
+                f"pulumi config set --stack {stack} --path {_quoted(path)} --type {type_}"
+                f" -- {shlex.quote(_text(value))}"
+            )
+    return lines
+
+
+Path = tuple[str | int, ...]
+
+
+def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every value that is no object or list, with its place."""
+    if isinstance(value, Mapping | list):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, inner in items:
+            yield from _leaves(inner, (*path, key))
+    else:
+        yield path, value
+
+
+def _in_order(*leaves: Mapping[Path, Any]) -> list[Path]:
+    return sorted({path for one in leaves for path in one}, key=_dotted)
+
+
+def _dotted(path: Path) -> str:
+    """A place as `pulumi config set --path` reads it."""
+    first, *rest = path
+    steps = [
+        f"[{step}]"
+        if isinstance(step, int)
+        else (f".{step}" if re.fullmatch(r"[\w-]+", step) else f'["{step}"]')
+        for step in rest
+    ]
+    return f"{first}{''.join(steps)}"
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(_dotted(path))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

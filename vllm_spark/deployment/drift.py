@@ -1,0 +1,135 @@
+"""Where a running container differs from what its stack's config declares, by name.
+
+Docker's plugin for Pulumi reads back neither the environment nor the volumes, so what a refresh
+shows is not all. Here both sides become flat tables (`flag max-num-seqs`, `variable HF_HUB_CACHE`,
+`port`) and are compared line by line. Of secrets only their being there is told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.serving import (
+    CACHE_PATH,
+    SECRET_VARIABLES,
+    compile_caches,
+    server_command,
+    server_environment,
+    stop_seconds,
+)
+from vllm_spark.errors import ConfigError
+from vllm_spark.flags.engine_flags import EngineFlags
+from vllm_spark.redaction import redacted
+
+_SET = "set"
+
+
+def drift_of(
+    settings: Settings,
+    image_id: str,
+    container: Mapping[str, Any],
+    image: Mapping[str, Any],
+) -> list[str]:
+    """A line for each difference; empty if there is none.
+
+    `image_id` is what the configured image's name means on the host now; `container` and `image`
+    are Docker's inspections of what runs and of the image that it was made from.
+    """
+    declared = _declared(settings, image_id)
+    running = _running(container, image, declared)
+    lines = [
+        f"{name}: {_told(running.get(name), declared.get(name))}"
+        for name in sorted(declared.keys() | running.keys())
+        if running.get(name) != declared.get(name)
+    ]
+    state = container["State"]
+    if not state["Running"] and settings.state == "running":
+        lines.append(f"state: {state['Status']}, exit code {state['ExitCode']}")
+    if container["RestartCount"]:
+        lines.append(f"restarts: Docker has restarted it {container['RestartCount']} times")
+    return lines
+
+
+def _told(running: str | None, declared: str | None) -> str:
+    here = f"runs with {redacted(running)}" if running else "runs without"
+    return f"{here}, declared {redacted(declared)}" if declared else f"{here}, not declared"
+
+
+def _declared(settings: Settings, image_id: str) -> dict[str, str]:
+    container, endpoint = settings.container, settings.endpoint
+    environment = {**compile_caches(settings, image_id), **server_environment(settings)}
+    secrets = {"apiKey": settings.api_key, "huggingFaceToken": settings.hugging_face_token}
+    for variable, key in SECRET_VARIABLES.items():
+        if secrets[key] is not None:
+            environment[variable] = _SET
+    gpus = container.gpus
+    return {
+        "image": settings.image.name,
+        "image id": image_id,
+        **_command(server_command(settings)),
+        **{f"variable {name}": value for name, value in environment.items()},
+        "port": f"{endpoint.bind}:{endpoint.port}",
+        "gpus": ",".join(map(str, gpus)) if isinstance(gpus, list) else gpus,
+        "ipc": container.ipc,
+        "restart policy": container.restart,
+        "cache": settings.cache.source,
+        "stop timeout": str(stop_seconds(settings)),
+        **{f"limit {name}": f"{limit}:{limit}" for name, limit in container.ulimits.items()},
+    }
+
+
+def _running(
+    container: Mapping[str, Any], image: Mapping[str, Any], declared: Collection[str]
+) -> dict[str, str]:
+    config, host = container["Config"], container["HostConfig"]
+    of_image = set(image["Config"]["Env"] or ())
+    entries = ((*entry.partition("=")[::2], entry) for entry in config["Env"] or ())
+    environment = {
+        name: value
+        for name, value, entry in entries
+        # What the image sets by itself is no drift, unless the config speaks of it too.
+        if entry not in of_image or f"variable {name}" in declared
+    }
+    for variable in environment.keys() & SECRET_VARIABLES.keys():
+        environment[variable] = _SET
+    ports = [
+        f"{binding['HostIp']}:{binding['HostPort']}"
+        for bindings in (host["PortBindings"] or {}).values()
+        for binding in bindings or ()
+    ]
+    mounts = [bind.split(":")[0] for bind in host["Binds"] or () if f":{CACHE_PATH}" in bind]
+    found = {
+        "image": config["Image"],
+        "image id": container["Image"],
+        **_command(config["Cmd"] or ()),
+        **{f"variable {name}": value for name, value in environment.items()},
+        "port": ", ".join(ports),
+        "gpus": _gpus(host["DeviceRequests"] or ()),
+        "ipc": host["IpcMode"],
+        "restart policy": host["RestartPolicy"]["Name"],
+        "cache": ", ".join(mounts),
+        "stop timeout": str(config.get("StopTimeout")),
+    }
+    for limit in host["Ulimits"] or ():
+        found[f"limit {limit['Name']}"] = f"{limit['Soft']}:{limit['Hard']}"
+    return found
+
+
+def _command(command: Sequence[str]) -> dict[str, str]:
+    """The words before the first flag, and each flag with its value as JSON."""
+    first = next((at for at, word in enumerate(command) if word.startswith("-")), len(command))
+    try:
+        flags = EngineFlags.from_argv(command[first:])
+    except ConfigError:
+        return {"command": " ".join(command)}
+    told = {f"flag {name}": json.dumps(value) for name, value in flags.items()}
+    return {"command": " ".join(command[:first]), **told}
+
+
+def _gpus(requests: Sequence[Mapping[str, Any]]) -> str:
+    if not requests:
+        return "none"
+    return ",".join(requests[0].get("DeviceIDs") or ()) or "all"

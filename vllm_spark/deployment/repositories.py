@@ -1,0 +1,79 @@
+"""Which repositories of the hub a server reads: the model's, and what its flags name besides.
+
+The server starts offline, so each of them has to be in the cache before. A name counts as one of
+the hub's if it looks like owner/name; anything else is a path in the container.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from vllm_spark.config.settings import Settings
+from vllm_spark.flags.argv import FlagValue
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One to be fetched, at a commit, tag or branch (None: `main`), with its weights or without."""
+
+    id: str
+    revision: str | None
+    weights: bool = True
+
+
+def besides_the_model(settings: Settings) -> list[Repository]:
+    """What the engine's flags make the server read, but for the model's own repository."""
+    model, flags = settings.model, settings.engine
+    own = Repository(model.id, model.revision)
+    found = [*_named(flags, own)]
+    # With its weights a repository is complete, and need not be fetched without them as well.
+    complete = {(one.id, one.revision) for one in (own, *found) if one.weights}
+    return [
+        one
+        for one in dict.fromkeys(found)
+        if one != own and (one.weights or (one.id, one.revision) not in complete)
+    ]
+
+
+def _named(flags: Mapping[str, FlagValue], own: Repository) -> Iterator[Repository]:
+    speculative = _object(flags, "speculative-config")
+    if _of_hub(draft := speculative.get("model")):
+        yield Repository(draft, speculative.get("revision"))
+    for adapter in _adapters(flags.get("lora-modules")):
+        yield Repository(adapter, None)
+    tokenizer = flags.get("tokenizer") or own.id
+    revision = flags.get("tokenizer-revision")
+    if _of_hub(tokenizer) and (tokenizer != own.id or revision is not None):
+        # vLLM takes the model's revision for the tokenizer's where none is given.
+        yield Repository(tokenizer, str(revision) if revision else own.revision, weights=False)
+    if _of_hub(config := flags.get("hf-config-path")):
+        yield Repository(config, own.revision, weights=False)
+
+
+def _of_hub(name: object) -> TypeGuard[str]:
+    return isinstance(name, str) and bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name))
+
+
+def _object(flags: Mapping[str, FlagValue], name: str) -> dict[str, Any]:
+    """A JSON flag, given whole or by its parts (`speculative-config.model`)."""
+    whole = flags.get(name)
+    parts = {
+        flag.removeprefix(f"{name}."): value
+        for flag, value in flags.items()
+        if flag.startswith(f"{name}.")
+    }
+    return {**(whole if isinstance(whole, dict) else {}), **parts}
+
+
+def _adapters(modules: FlagValue) -> Iterator[str]:
+    """Of `--lora-modules`, each NAME=PATH or {"name": ..., "path": ...}, the paths on the hub."""
+    for module in modules if isinstance(modules, list) else [modules]:
+        if isinstance(module, str) and module.startswith("{"):
+            module = json.loads(module)
+        path = module.get("path") if isinstance(module, dict) else str(module).partition("=")[2]
+        if _of_hub(path):
+            yield path

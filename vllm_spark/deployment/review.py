@@ -1,0 +1,123 @@
+"""All that can be said of a stack before it is deployed: does it fit, and what looks doubtful.
+
+Parsing reads a config, and says what has the wrong form; here flags, model and host are judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from vllm_spark.config.sections import Cache, Container, Image, Model
+from vllm_spark.config.settings import Settings, as_value
+from vllm_spark.errors import ConfigError
+from vllm_spark.flags.checks import check
+from vllm_spark.flags.engine_flags import EngineFlags
+from vllm_spark.images import check_image
+from vllm_spark.memory.known_models import find_shape
+from vllm_spark.memory.limits import Machine, cpu_kv_cache_gib
+from vllm_spark.memory.misfits import problems_of
+from vllm_spark.memory.model_checks import check_for_model
+from vllm_spark.memory.plan import MemoryPlan, make_plan
+from vllm_spark.memory.shape import ModelShape
+from vllm_spark.problems import Problem, Unmodelled
+
+
+@dataclass(frozen=True)
+class Review:
+    """The memory plan, and what a person should know before going on."""
+
+    plan: MemoryPlan | Unmodelled
+    warnings: tuple[Problem, ...]
+
+
+def read(config: Mapping[str, object], secret_keys: frozenset[str]) -> Settings:
+    """`Settings.parse`; where that fails, its ConfigError also says what is wrong with the flags.
+
+    So that somebody who has a mistake in every part of a config corrects all of them at once.
+    """
+    try:
+        return Settings.parse(config, secret_keys)
+    except ConfigError as error:
+        flags = _section(EngineFlags, config, "engine") or EngineFlags()
+        image, model = _section(Image, config, "image"), _section(Model, config, "model")
+        cache, container = (
+            _section(Cache, config, "cache"),
+            _section(Container, config, "container"),
+        )
+        problems = [*error.problems, *check(flags, version=image.version if image else None).errors]
+        if model is not None:
+            shape = find_shape(model.id, model.revision, cache.host_path if cache else None)
+            problems += _model_problems(flags, shape, container.environment if container else {})
+        raise ConfigError(problems) from None
+
+
+def review(settings: Settings) -> Review:
+    """Plan the stack.
+
+    ConfigError for flags that vLLM would refuse, and for a plan that does not fit, unless
+    `host.allowMisfit` is set.
+    """
+    version = settings.image.version
+    checked = check(settings.engine, version=version)
+    if errors := checked.errors + misfits_with_model(settings):
+        raise ConfigError(errors)
+    plan = plan_of(settings)
+    misfits = problems_of(plan)
+    if misfits and not settings.host.allow_misfit:
+        raise ConfigError(misfits)
+    doubts = (*checked.warnings, *check_image(settings.image.reference, version))
+    return Review(plan, (*misfits, *doubts))
+
+
+def plan_of(settings: Settings) -> MemoryPlan | Unmodelled:
+    """The stack's memory plan, whether it fits or not. ConfigError for impossible numbers."""
+    cpu_gib = cpu_kv_cache_gib(settings.container.environment)
+    if settings.image.reference.is_cpu and cpu_gib is None:
+        return Unmodelled(
+            "without VLLM_CPU_KVCACHE_SPACE in container.environment, vLLM on a CPU sizes its KV "
+            "cache by the memory that it finds"
+        )
+    machine = Machine(settings.host.memory_gib, settings.host.memory_bandwidth_gbps)
+    return make_plan(_shape(settings), settings.engine, machine, settings.image.version, cpu_gib)
+
+
+def misfits_of(settings: Settings) -> list[Problem]:
+    """What cannot work with the model, by what is known of it now: its weights may just have come.
+
+    ConfigError for impossible numbers.
+    """
+    problems = [] if settings.host.allow_misfit else problems_of(plan_of(settings))
+    return problems + misfits_with_model(settings)
+
+
+def misfits_with_model(settings: Settings) -> list[Problem]:
+    """Flags that this model cannot take."""
+    return _model_problems(settings.engine, _shape(settings), settings.container.environment)
+
+
+def _shape(settings: Settings) -> ModelShape | Unmodelled:
+    model = settings.model
+    return find_shape(model.id, model.revision, settings.cache.host_path)
+
+
+def _model_problems(
+    flags: EngineFlags, shape: ModelShape | Unmodelled, environment: Mapping[str, str]
+) -> list[Problem]:
+    if isinstance(shape, Unmodelled):
+        return []
+    return check_for_model(flags, shape, environment)
+
+
+AnySection = TypeVar("AnySection")
+
+
+def _section(type_: type[AnySection], config: Mapping[str, Any], key: str) -> AnySection | None:
+    """One part of the config by itself; None if it is missing or wrong, as is said elsewhere."""
+    try:
+        return TypeAdapter(type_).validate_python(as_value(config.get(key)))
+    except ValueError:
+        return None

@@ -1,0 +1,182 @@
+"""Failures between processes: other nodes, time limits, deaths, and lines that only say so."""
+
+from __future__ import annotations
+
+from vllm_spark.diagnosis.failures.rule import Rank, Rule, Values
+
+_OUT_OF_MEMORY = ("look for `oom` in `dmesg` on the host; lower gpu-memory-utilization (on a Spark"
+                  " GPU and host share the memory: leave it 8 to 10 GiB), or raise the container's"
+                  " memory limit")  # fmt: skip
+
+_SIGNALS = {"4": "SIGILL", "6": "SIGABRT", "7": "SIGBUS", "9": "SIGKILL", "11": "SIGSEGV"}
+
+
+def _signal(values: Values) -> Values | None:
+    """A child's exit code, when it is a signal: -9 was killed, mostly for memory."""
+    name = _SIGNALS.get((values.get("code") or "").removeprefix("-"))
+    if not name or not (values.get("code") or "").startswith("-"):
+        return None
+    how = {
+        "SIGKILL": "look for `oom` in `dmesg` on the host; lower gpu-memory-utilization (on a Spark"
+        " GPU and host share the memory), or raise the container's memory limit",
+        "SIGBUS": "set container.ipc: host (docker --ipc=host), or --shm-size=8g",
+        "SIGILL": "take an image built for this processor",
+    }.get(name, "look at `dmesg` on the host; start once with enforce-eager: true; take a newer"
+                " image")  # fmt: skip
+    why = {
+        "SIGKILL": ", as the kernel does when memory runs out",
+        "SIGBUS": " (/dev/shm too small)",
+    }
+    return {"signal": name, "why": why.get(name, ""), "how": how}
+
+
+_NCCL = ("set NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME to the ConnectX-7 port on every node, and"
+         " read the log of a start with NCCL_DEBUG=INFO")  # fmt: skip
+
+RULES = (
+    Rule(
+        id="nccl",
+        patterns=(r"RuntimeError: NCCL error: (?P<what>unhandled \w+ error)",),
+        cause="the GPUs or nodes cannot talk to each other (NCCL: {what})",
+        fix=_NCCL,
+        source="pynccl_wrapper.py, which leaves the cause to NCCL's own lines",
+        rank=Rank.HINT,
+    ),
+    Rule(
+        id="nccl_failed",
+        patterns=(r"NCCL [Ee]rror(?: \d+)?: (?!unhandled)(?P<what>[^(\n]+\w)",
+                  r"(?P<what>nccl(?:System|Internal|Remote|UnhandledCuda|InvalidUsage)\w*Error)",
+                  r"Bootstrap : (?P<what>no socket interface found)",
+                  r"(?P<what>Gloo connectFullMesh failed)",
+                  r"(?P<what>Watchdog caught collective operation timeout)",
+                  r"NCCL error in: \S+ (?P<what>[^(]+\w)"),
+        detail=r"^(?P<what>(?:Cuda failure|Call to|socket\w*|Error while)\b.{0,120})",
+        cause="the GPUs or nodes cannot talk to each other (NCCL: {what})",
+        fix=_NCCL,
+        source="pynccl_wrapper.py; torch distributed",
+        rank=Rank.GENERAL,
+    ),
+    Rule(
+        id="nodes_do_not_meet",
+        patterns=(r"Dist(?:Store|Network)Error: (?P<what>.{0,120})",
+                  r"client socket has (?P<what>timed out|failed to connect).{0,100}"),
+        cause="the nodes do not find each other: {what}",
+        fix="start every node, with the same master-addr and port, reachable from each other"
+             " (`nc -vz MASTER PORT`)",
+        source="torch c10d",
+    ),
+    Rule(
+        id="ray_has_no_gpu",
+        patterns=(r"Current node has no GPU available", r"Cannot provide a placement group",
+                  r"number of required \w+s exceeds the total number of available"),
+        cause="Ray has not the GPUs that the parallel sizes ask for",
+        fix="look at `ray status`: every node must be there, with its GPU; set VLLM_HOST_IP on"
+             " each node",
+        source="v1/executor/ray_utils.py",
+    ),
+    Rule(
+        id="ray_not_running",
+        patterns=(r"Could not find any running Ray instance", r"RaySystemError: .{0,120}",
+                  r"Failed to connect to (?:GCS|Ray)"),
+        cause="there is no Ray cluster to join",
+        fix="start Ray's head first (`ray start --head`), then the workers, then the server",
+        source="ray",
+    ),
+    Rule(
+        id="engine_start_timeout",
+        patterns=(r"Timed out waiting for engine (?:core processes to start|\w+ to send initial)"
+                  r"(?:.*Waited (?P<seconds>\d+))?",
+                  r"Did not receive response from front-end process within (?P<minutes>\d+)"),
+        cause="the engine was not ready within vLLM's own time limit",
+        fix="set VLLM_ENGINE_READY_TIMEOUT_S (600 by default) above what loading and compiling"
+             " take, 3600 for a first start",
+        source="v1/engine/core_client.py",
+    ),
+    Rule(
+        id="engine_step_timeout",
+        patterns=(r"RPC call to (?P<method>\w+) timed out",
+                  r"(?P<method>execut\w+) (?:timed out|timeout)"),
+        cause="the GPU's work ({method}) did not come to an end within vLLM's time limit",
+        fix="look at memory and `dmesg` on the host (on a Spark: keep 8 to 10 GiB free); raise"
+             " VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS if it only was slow",
+        source="multiproc_executor.py; spark-vllm-docker#321",
+    ),
+    Rule(
+        id="cuda_forked",
+        patterns=(r"Cannot re-initialize CUDA in forked subprocess",),
+        cause="the engine was forked from a process that had used CUDA already",
+        fix="set VLLM_WORKER_MULTIPROC_METHOD=spawn",
+        source="torch; vllm#12754",
+    ),
+    Rule(
+        id="process_killed",
+        patterns=(r"died unexpectedly \(exit code: (?P<code>-\d+)\)",
+                  r"Failed core proc\(s\): \{'[^']*': (?P<code>-\d+)"),
+        cause="an engine process was ended by {signal}{why}",
+        fix="{how}",
+        source="multiproc_executor.py; v1/engine/utils.py",
+        rank=Rank.HINT,
+        compute=_signal,
+    ),
+    Rule(
+        id="segmentation_fault",
+        patterns=(r"Fatal Python error: (?P<what>Segmentation fault|Illegal instruction|Aborted)",
+                  r"(?P<what>Segfault) encountered", r"\b(?P<what>Segmentation fault)\b",
+                  r"\b(?P<what>SIG(?:SEGV|ILL|ABRT)) received at"),
+        cause="a process ended by a fault of its own code ({what}) while {phase}",
+        fix="look at `dmesg` on the host; start once with enforce-eager: true; take another image,"
+             " without packages installed over it",
+        source="faulthandler; torch's handler; bash",
+        rank=Rank.HINT,
+    ),
+    Rule(
+        id="killed_for_memory",
+        patterns=(r"Out of memory: Killed process \d+ \((?P<what>[^)]*)\)",
+                  r"Memory cgroup out of memory: Killed process \d+ \((?P<what>[^)]*)\)",
+                  r"^\S+: line \d+: +\d+ Killed +(?P<what>\S+)", r"^Killed$"),
+        cause="the kernel killed {what} while {phase}, as it does when memory runs out",
+        fix=_OUT_OF_MEMORY,
+        source="the kernel's log; bash",
+        rank=Rank.HINT,
+        compute=lambda values: {"what": values.get("what") or "a process"},
+    ),
+    Rule(
+        id="engine_died",
+        patterns=(r"EngineDeadError", r"engine core exited unexpectedly",
+                  r"(?:Engine core|Worker) proc .{0,40} died unexpectedly",
+                  r"RayWorkerProc rank=\S+ died", r"Engine core initialization failed",
+                  r"Engine process failed to start", r"EngineCore (?:failed|encountered|hit)",
+                  r"WorkerProc (?:failed|initialization failed|hit an exception)",
+                  r"Frontend process failed during engine core",
+                  r"MQLLMEngine is already dead|Engine (?:process .{0,20}|loop has )died"),
+        cause="the engine process is gone, and this log does not say why (as when the kernel kills"
+              " it for memory)",
+        fix="if the log is whole, the kernel may have killed it: look for `oom` and `Xid` in"
+             " `dmesg` on the host, lower gpu-memory-utilization; if not, diagnose the whole log",
+        source="vLLM 0.26 log of a killed engine",
+        rank=Rank.CONSEQUENCE,
+        levels=frozenset({"", "WARNING", "ERROR", "CRITICAL"}),
+    ),
+)  # fmt: skip
+
+EXIT_CODES = {
+    125: ("docker could not start the container", "read docker's own message above"),
+    126: ("the container's command may not be executed",
+          "check entrypoint and command against the image"),
+    127: ("the container's command does not exist in the image",
+          "the command of nvcr.io/nvidia/vllm begins with `vllm serve`; that of vllm/vllm-openai"
+          " has the flags only"),
+    132: ("the image uses instructions that this processor lacks (SIGILL)",
+          "take an image built for this processor"),
+    134: ("the process aborted itself (SIGABRT)", "read the last lines; take another image"),
+    135: ("the process was ended by SIGBUS: /dev/shm is too small",
+          "set container.ipc: host (docker --ipc=host), or --shm-size=8g"),
+    136: ("an arithmetic fault ended the process (SIGFPE)", "take another image"),
+    137: ("killed (SIGKILL) without a word in the log: most likely for memory", _OUT_OF_MEMORY),
+    139: ("a segmentation fault ended the process (SIGSEGV)",
+          "look at `dmesg` on the host; take another image; remove packages installed over it"),
+}  # fmt: skip
+"""What an exit code means when the log itself gives no cause: cause and fix."""
+
+KILLED_FOR_MEMORY = ("killed for memory (the container's limit or the host's)", _OUT_OF_MEMORY)
+"""When Docker says OOMKilled."""

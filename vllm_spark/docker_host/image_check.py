@@ -1,0 +1,153 @@
+"""Asks the image itself, serving nothing: does its vLLM take the flags, does it see a GPU?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from docker.errors import APIError
+from docker.types import DeviceRequest
+
+from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.host_memory import on_cpu
+from vllm_spark.deployment.serving import CACHE_PATH, server_arguments
+from vllm_spark.deployment.tenants import CHECK_LABEL
+from vllm_spark.diagnosis.verdict import diagnose
+from vllm_spark.docker_host.connection import connect
+from vllm_spark.errors import Interrupted
+from vllm_spark.in_image import script
+from vllm_spark.problems import Problem
+
+SCRIPT = script("check_start")
+PATIENCE_SECONDS = 600
+"""vLLM's import is long and silent."""
+LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class ImageAnswer:
+    """What the image said. `unknown` tells what could not be found out, for a person."""
+
+    problems: tuple[Problem, ...] = ()
+    unknown: str = ""
+
+
+def flags_key(settings: Settings, image_id: str) -> str:
+    """The same for the same flags and the same image, so that both need checking only once."""
+    environment = sorted(settings.container.environment.items())
+    asked = [image_id, server_arguments(settings), environment, settings.model.id, SCRIPT]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+def ask_image(
+    settings: Settings, interrupted: threading.Event, *, about_flags: bool
+) -> ImageAnswer:
+    """Ask about the GPU, if one is configured and the image can use it, and about the flags.
+
+    Interrupted as soon as `interrupted` is set; nothing is left behind.
+    """
+    about_gpu = not on_cpu(settings)
+    if not about_gpu and not about_flags:
+        return ImageAnswer()
+    argv = [settings.model.id, *server_arguments(settings)] if about_flags else None
+    question = json.dumps({"gpus": about_gpu, "argv": argv})
+    try:
+        said = _run(settings, question, interrupted, gpu=about_gpu)
+        answer = json.loads(said.rpartition("\n")[2])
+    except APIError as error:
+        return _not_started(error, settings)
+    except TimeoutError:
+        return ImageAnswer(unknown=f"the image did not answer within {PATIENCE_SECONDS} s")
+    except ValueError:
+        last = said.rpartition("\n")[2][-200:]
+        return ImageAnswer(unknown=f"the image's Python says: {last}")
+    problems = []
+    if answer["gpus"] == []:
+        problems.append(_no_gpu(settings, answer["trouble"]))
+    if answer["flags"] == "refused":
+        problems.append(_refused(settings, answer["said"]))
+    words = answer["said"].strip().rpartition("\n")[2][-200:]
+    return ImageAnswer(
+        tuple(problems),
+        f"the image's vLLM could not be asked ({words})" if answer["flags"] == "unknown" else "",
+    )
+
+
+def _run(settings: Settings, question: str, interrupted: threading.Event, *, gpu: bool) -> str:
+    container: Any = connect().containers.create(
+        settings.image.name,
+        ["-c", SCRIPT, question],
+        entrypoint="python3",
+        environment={**settings.container.environment, "HF_HUB_OFFLINE": "1"},
+        # Some flags name files there. Nothing is written, and nothing asked of the network.
+        volumes={settings.cache.source: {"bind": CACHE_PATH, "mode": "ro"}},
+        network_mode="none",
+        labels={CHECK_LABEL: "yes"},
+        device_requests=[_request(settings.container.gpus)] if gpu else None,
+        # By the daemon, which outlives a Pulumi that is killed meanwhile.
+        auto_remove=True,
+    )
+    try:
+        said: list[bytes] = []
+        output = container.attach(stderr=False, stream=True)
+
+        def read() -> None:
+            with suppress(OSError):  # Docker went away, and does not answer below either
+                said.extend(output)
+
+        reader = threading.Thread(target=read, daemon=True)
+        container.start()
+        reader.start()
+        # Docker's client waits for a silent stream without end, whatever its own timeout.
+        over = time.monotonic() + PATIENCE_SECONDS
+        while reader.is_alive():
+            reader.join(LOOK_SECONDS)
+            if interrupted.is_set():
+                raise Interrupted("the checks were interrupted; nothing was changed")
+            if time.monotonic() > over:
+                raise TimeoutError
+        return b"".join(said).decode(errors="replace").rstrip("\n")
+    finally:
+        with suppress(APIError):  # it is gone, or on its way
+            container.remove(force=True)
+
+
+def _request(gpus: str | list[int]) -> DeviceRequest:
+    if isinstance(gpus, list):
+        return DeviceRequest(device_ids=[str(gpu) for gpu in gpus], capabilities=[["gpu"]])
+    return DeviceRequest(count=-1, capabilities=[["gpu"]])
+
+
+def _not_started(error: APIError, settings: Settings) -> ImageAnswer:
+    said = str(error.explanation or error)
+    if on_cpu(settings):
+        return ImageAnswer(unknown=f"Docker did not start a container of the image ({said})")
+    return ImageAnswer((_no_gpu(settings, said),))
+
+
+def _no_gpu(settings: Settings, said: str) -> Problem:
+    what = f"a container of {settings.image.name} with `gpus: {settings.container.gpus}` sees none"
+    if "mismatch" in said:
+        fix = "the driver was updated under a running kernel module: reboot"
+    elif "could not select device driver" in said:
+        fix = (
+            "install the NVIDIA Container Toolkit, then `sudo nvidia-ctk runtime configure "
+            "--runtime=docker && sudo systemctl restart docker`"
+        )
+    else:
+        fix = "see whether `nvidia-smi` works on the host, then `docker run --rm --gpus all` too"
+    return Problem("GPU", f"{what}: {said}" if said else what, fix)
+
+
+def _refused(settings: Settings, said: str) -> Problem:
+    version = settings.image.version
+    code = 2 if ": error: " in said else 1
+    found = diagnose(said.splitlines(), exit_code=code, version=str(version) if version else None)
+    return Problem(
+        "vllm-spark:engine", f"the image's own vLLM refuses it: {found.cause}", found.fix
+    )

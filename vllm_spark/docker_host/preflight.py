@@ -1,0 +1,126 @@
+"""Finds everything that is in the way of a container, and stops whom it may stop.
+
+All of it happens while the old server still answers. What cannot be found out is said, and is no
+problem: only what is known to be wrong ends a deployment.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+
+from docker.errors import DockerException, NotFound
+
+from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.host_memory import memory_needed, shortage
+from vllm_spark.deployment.review import misfits_of
+from vllm_spark.deployment.tenants import Identity, Tenant, foreign, in_the_way
+from vllm_spark.docker_host.connection import docker_errors
+from vllm_spark.docker_host.host import DockerHost
+from vllm_spark.docker_host.image_check import ask_image, flags_key
+from vllm_spark.errors import PreflightError
+from vllm_spark.problems import Problem, Unmodelled, listing
+
+TAKEOVER_STOP_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """One check of one container that is about to be created.
+
+    `image_id` is what the image's name means on the host; `accepted` the flags that this image is
+    already known to accept, by `flags_key`. Progress is printed, a line at a time.
+    """
+
+    name: str
+    identity: Identity
+    settings: Settings
+    image_id: str
+    accepted: str
+    interrupted: threading.Event
+
+    def run(self) -> str:
+        """The key of the flags that the image accepts, "" if it could not be asked.
+
+        PreflightError lists everything that is in the way, DockerError a daemon that is.
+        """
+        with docker_errors():
+            return self._run()
+
+    def _run(self) -> str:
+        settings = self.settings
+        host = DockerHost(self.name, settings.image.name)
+        tenants = host.tenants(settings, self.identity)
+        stopped = tenants if settings.gpu.takeover else []
+        problems = [] if settings.gpu.takeover else in_the_way(tenants)
+        ours = host.ours
+        if ours is not None and (not_ours := foreign(ours, self.identity)) is not None:
+            problems.append(not_ours)
+        if (held := host.port_problem(settings.endpoint, stopped)) is not None:
+            problems.append(held)
+        # When the stack was reviewed, the cache may not have held the model's shape yet.
+        problems += misfits_of(settings)
+        problems += self._memory_problems(host, stopped)
+        key = flags_key(settings, self.image_id)
+        about_flags = self.accepted != key
+        if about_flags:
+            self._say("asking the image's own vLLM about the flags")
+        answer = ask_image(settings, self.interrupted, about_flags=about_flags)
+        problems += answer.problems
+        if problems:
+            runs = ours is not None and ours["State"]["Running"]
+            untouched = f"; {self.name}, which runs, is left untouched" if runs else ""
+            raise PreflightError(
+                f"{self.name} cannot be started on this host{untouched}\n{listing(problems)}"
+            )
+        if answer.unknown:
+            self._say(f"flags not checked: {answer.unknown}")
+        self._take_over(host, stopped)
+        return "" if answer.unknown else key
+
+    def _memory_problems(self, host: DockerHost, stopped: list[Tenant]) -> list[Problem]:
+        """Too little memory, even when those who leave have left; unknown is said, no problem."""
+        settings = self.settings
+        needed = memory_needed(settings)
+        if isinstance(needed, Unmodelled):
+            self._say(f"memory not checked: {needed.reason}")
+            return []
+        try:
+            memory = host.memory()
+        except (ValueError, DockerException) as error:
+            self._say(f"memory not checked: the host does not tell ({error})")
+            return []
+        returned = host.returned(settings, stopped)
+        known = {who: gib for who, gib in returned.items() if not isinstance(gib, Unmodelled)}
+        short = shortage(settings, needed, memory, known)
+        if short is None:
+            return []
+        unknown = [who for who in returned if who not in known]
+        if unknown:
+            self._say(
+                f"memory not checked: nobody knows what {', '.join(unknown)} will give back; "
+                f"besides, {short.what}"
+            )
+            return []
+        if settings.host.allow_misfit:
+            self._say(f"memory: {short.what}; host.allowMisfit lets it pass")
+            return []
+        return [short]
+
+    def _take_over(self, host: DockerHost, stopped: list[Tenant]) -> None:
+        """Stop the others on the GPU, now that nothing else is in the way."""
+        for other in stopped:
+            self._say(f"takes the GPU over: stopping {other}")
+            with suppress(NotFound):  # it has ended by itself
+                host.client.api.stop(other.name, timeout=TAKEOVER_STOP_SECONDS)
+            back = f"`docker start {other.name}` brings it back"
+            if other.restarts_always:
+                back += (
+                    ", and so does a restart of Docker, since its restart policy is `always`: "
+                    f"`docker update --restart=unless-stopped {other.name}`"
+                )
+            self._say(f"{other.name} is stopped; {back}")
+
+    def _say(self, line: str) -> None:
+        print(f"{self.name}: {line}", flush=True)

@@ -1,0 +1,85 @@
+"""Runs the health gate on one start of one container, and stops a server that does not serve."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from vllm_spark.deployment.memory_actual import actual_of
+from vllm_spark.docker_host.container_watch import ContainerWatch
+from vllm_spark.errors import GateError, Interrupted
+from vllm_spark.gate.gate import Abandoned, Failed, Gate
+from vllm_spark.gate.metrics import read_metrics
+from vllm_spark.gate.probe import Probe
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One start of a container that has answered.
+
+    `start` names the start, the seconds are those of the wait and of the answer itself, `memory`
+    is what the server took, by the keys of `memoryPlan`.
+    """
+
+    start: str
+    ready_seconds: float
+    answer_seconds: float
+    answer_tokens: int
+    memory: dict[str, float]
+
+
+def wait_for_answer(
+    name: str,
+    container_id: str,
+    probe: Probe,
+    *,
+    timeout_seconds: float,
+    stall_seconds: float,
+    interrupted: threading.Event,
+) -> Answered:
+    """Return once the model has answered. Progress is printed, a line at a time.
+
+    GateError says why it does not serve, and what became of the container; Interrupted if
+    `interrupted` was set, which leaves the container as it is.
+    """
+    watch = ContainerWatch(container_id)
+    if watch.start_again():
+        print(f"{name}: was stopped; starting it again", flush=True)
+    watch.follow()
+    gate = Gate(
+        watch,
+        probe,
+        lambda line: print(f"{name}: {line}", flush=True),
+        timeout_seconds=timeout_seconds,
+        stall_seconds=stall_seconds,
+        interrupted=interrupted,
+    )
+    verdict = gate.run()
+    if isinstance(verdict, Abandoned):
+        raise Interrupted(
+            f"the wait for {name} was interrupted ({verdict.doing})\n"
+            "  The container goes on; repeat the command to wait for it again."
+        )
+    if isinstance(verdict, Failed):
+        # At once: stopping the container may take a while, and the error comes when all is over.
+        print(f"{name} does not serve: {verdict.cause}; stopping it", flush=True)
+        raise GateError(_explain(name, verdict, watch.stop()))
+    print(f"{name}: {probe.model} answered after {verdict.seconds:.1f} s", flush=True)
+    return Answered(
+        start=verdict.start,
+        ready_seconds=round(verdict.seconds, 1),
+        answer_seconds=round(verdict.answer.seconds, 3),
+        answer_tokens=verdict.answer.tokens,
+        memory=actual_of(verdict.facts, read_metrics(probe.url)),
+    )
+
+
+def _explain(name: str, failed: Failed, container: str) -> str:
+    """What a person reads when the gate fails; `container` says what became of it."""
+    evidence = "".join(f"\n    | {line}" for line in failed.evidence)
+    return (
+        f"{name} does not serve\n"
+        f"  cause: {failed.cause}\n"
+        f"  fix:   {failed.fix}{evidence}\n"
+        f"  The container {container}; `docker logs {name}` shows all of its log."
+    )

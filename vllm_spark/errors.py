@@ -1,0 +1,81 @@
+"""Every failure that this project foresees, in one hierarchy.
+
+    VllmSparkError
+    ├── ConfigError            a stack's config, or flags given by hand, cannot be used
+    ├── SetupError             a part of the machine is missing: Pulumi, plugins, an image
+    ├── DockerError
+    │   ├── DockerUnavailable  the daemon did not answer; that says nothing about containers
+    │   └── DockerRefused      the daemon answered with an error
+    ├── PreflightError         the host cannot take the container as it is declared
+    ├── GateError              the server does not serve
+    ├── RollbackError          the last good deployment cannot be deployed again
+    └── Interrupted            Ctrl-C, or Pulumi's Cancel
+
+The text of each says what is wrong (key, value, place), why, and the fix: it is what a person
+reads, with nothing around it. Two places turn errors into output: `cli.main` (message and exit
+code) and `components.provider` (the message of a failed resource).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from vllm_spark.problems import Problem, listing
+
+
+class VllmSparkError(Exception):
+    """The root. `exit_code` is that of a command that ends with this error."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(VllmSparkError, ValueError):
+    """The config cannot be used. Its text lists every problem with its fix.
+
+    A ValueError too, because that is what pydantic collects from a validator.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(listing(problems))
+
+
+class SetupError(VllmSparkError):
+    """A part of the machine is missing and could not be made."""
+
+    exit_code = 2
+
+
+class DockerError(VllmSparkError):
+    """What was asked of the Docker daemon did not work."""
+
+    exit_code = 2
+
+
+class DockerUnavailable(DockerError):
+    """The Docker daemon did not answer. It never means gone, stopped, free or healthy."""
+
+
+class DockerRefused(DockerError):
+    """The Docker daemon answered, with an error."""
+
+
+class PreflightError(VllmSparkError):
+    """The host cannot take the container as it is declared; nothing was changed."""
+
+
+class GateError(VllmSparkError):
+    """The server does not serve, and why."""
+
+
+class RollbackError(VllmSparkError):
+    """The last good deployment cannot be deployed again."""
+
+
+class Interrupted(VllmSparkError):
+    """Somebody pressed Ctrl-C."""
+
+    exit_code = 130

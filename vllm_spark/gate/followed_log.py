@@ -1,0 +1,43 @@
+"""The log of a starting server as the health gate reads it: once, as it comes, in constant memory.
+
+Beside phase and cause it answers one question more: is there progress? A line that only repeats an
+earlier one with other numbers, like a complaint that comes every minute, is none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable
+
+from vllm_spark.diagnosis.verdict import LogDiagnosis
+from vllm_spark.redaction import redacted
+
+REMEMBERED_LINES = 50
+SHOWN_LINES = 15
+
+
+class FollowedLog(LogDiagnosis):
+    """Take in lines with the time they came. `moved` is when the start last made progress."""
+
+    def __init__(self, now: float) -> None:
+        super().__init__()
+        self.moved = now
+        self._tail: deque[str] = deque(maxlen=SHOWN_LINES)
+        self._recent: deque[str] = deque(maxlen=REMEMBERED_LINES)
+
+    @property
+    def tail(self) -> tuple[str, ...]:
+        """The last lines, secrets taken out."""
+        return tuple(map(redacted, self._tail))
+
+    def take_in(self, lines: Iterable[str], now: float) -> None:
+        """Read what came since the last time."""
+        for line in lines:
+            before = self.start.progress
+            self.feed(line)
+            self._tail.append(line)
+            said = re.sub(r"\d+", "", line)
+            if said not in self._recent or self.start.progress != before:
+                self.moved = now
+                self._recent.append(said)

@@ -1,0 +1,282 @@
+"""Decides whether a start has succeeded: the container on one side, its answers on the other.
+
+A verdict belongs to one start of one container. The gate never sleeps blindly: it wakes when the
+log moves or ends, so a crash is known at once, and it asks over HTTP in a thread, so that a server
+that takes a request and never answers cannot hide that its container has died meanwhile.
+
+Two clocks end the wait. The stall clock runs while nothing new happens: a first start of a large
+model may take half an hour, but not in silence. The other one is a hard limit.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vllm_spark.diagnosis.start_log import Phase, StartFacts
+from vllm_spark.gate.followed_log import FollowedLog
+from vllm_spark.gate.probe import HUNG_FIX, NotYet, Probe, Ready, Refused
+from vllm_spark.gate.watch import ContainerState, CouldNotAsk, Gone, Watch
+
+LOOK_SECONDS = 0.5
+POLL_SECONDS = 1.0
+EAGER_POLL_SECONDS = 0.1
+"""Between two questions over HTTP: at first, and once the log says that the server comes up."""
+SETTLE_SECONDS = 0.1
+"""How long a container has to outlive its first answer."""
+PROGRESS_SECONDS = 10.0
+DAEMON_PATIENCE_SECONDS = 60.0
+LAST_WORDS_SECONDS = 0.5
+"""What the log of a failed start gets to say the rest of it; less if it ends."""
+
+UNKNOWN_FIX = "the last lines of the log may tell; `make diagnose` reads a log that was saved"
+
+
+@dataclass(frozen=True)
+class Healthy:
+    """The model answered, `seconds` after the gate began; `facts` are what the log told."""
+
+    seconds: float
+    answer: Ready
+    start: str
+    facts: StartFacts
+
+
+@dataclass(frozen=True)
+class Failed:
+    """It did not and will not: one line cause, one line fix, and the lines that prove it."""
+
+    cause: str
+    fix: str
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Abandoned:
+    """Nobody waits any more. The start goes on; `doing` is how far it is."""
+
+    doing: str
+
+
+class _Question:
+    """One exchange with the server in a thread of its own, given up after `limit` seconds."""
+
+    def __init__(
+        self, ask: Callable[[], object], limit: float, wake: Callable[[], None], *, final: bool
+    ) -> None:
+        self.final = final
+        self.deadline = time.monotonic() + limit
+        self.outcome: object = None
+        self.done = threading.Event()
+        threading.Thread(target=self._run, args=(ask, wake), daemon=True).start()
+
+    def _run(self, ask: Callable[[], object], wake: Callable[[], None]) -> None:
+        self.outcome = ask()
+        self.done.set()
+        wake()
+
+
+class Gate:
+    """One wait for one start. `report` gets a line of progress at a time; `run` the verdict."""
+
+    def __init__(
+        self,
+        watch: Watch,
+        probe: Probe,
+        report: Callable[[str], None],
+        *,
+        timeout_seconds: float,
+        stall_seconds: float,
+        interrupted: threading.Event | None = None,
+    ) -> None:
+        self._watch = watch
+        self._probe = probe
+        self._report = report
+        self._timeout = timeout_seconds
+        self._stall = stall_seconds
+        self._interrupted = interrupted or threading.Event()
+        self._began = time.monotonic()
+        self._log = FollowedLog(self._began)
+        self._lost: float | None = None
+        self._start: str | None = None
+        self._heard = self._began
+        self._silence: str | None = None
+        self._away = False
+        self._why = "the server has not answered /health"
+        self._question: _Question | None = None
+        self._answer: Ready | None = None
+        self._next_question = self._began
+        self._next_report = self._began + PROGRESS_SECONDS
+        self._next_look = self._began
+
+    def run(self) -> Healthy | Failed | Abandoned:
+        """Wait until the model answers, or cannot any more, or a clock has run out."""
+        while not self._interrupted.is_set():
+            entered_phase = self._read()
+            now = time.monotonic()
+            if entered_phase and self._log.start.phase is Phase.READY:
+                self._next_question = now
+            verdict = self._look(now) or self._said(now) or self._ask(now) or self._overdue(now)
+            if verdict is not None:
+                return verdict
+            if entered_phase or now >= self._next_report:
+                self._next_report = now + PROGRESS_SECONDS
+                self._report(f"{self._doing()}, {now - self._began:.0f} of {self._timeout:.0f} s")
+            waking = [self._next_look, self._next_report]
+            waking.append(self._question.deadline if self._question else self._next_question)
+            self._watch.wait(max(0.0, min(waking) - time.monotonic()))
+        return Abandoned(self._doing())
+
+    def _doing(self) -> str:
+        """The phase and how far it is; what the port says once the log has no more to tell."""
+        if self._silence is not None:
+            return f"cannot ask Docker: {self._silence}"
+        return self._why if self._log.start.phase is Phase.READY else self._log.start.sentence()
+
+    def _read(self) -> bool:
+        """Take in what the log has since the last time; whether a phase of the start began."""
+        before = self._log.start.phase
+        self._log.take_in(self._watch.lines(), time.monotonic())
+        return self._log.start.phase is not before
+
+    def _hear(self, seconds: float) -> None:
+        """Take in what the log says until it ends, for so long at most."""
+        over = time.monotonic() + seconds
+        while not self._watch.ended() and (left := over - time.monotonic()) > 0:
+            self._watch.wait(left)
+        self._read()
+
+    def _said(self, now: float) -> Failed | None:
+        """A start that has failed in its log is over, even if its process lives on and is mute."""
+        if not self._log.final:
+            return None
+        self._lost = self._lost or now
+        if now - self._lost < LAST_WORDS_SECONDS:
+            return None  # the server may answer what it was asked, and tell more than its log
+        return self._explained(self._unknown("the log says that the start has failed"))
+
+    def _unknown(self, cause: str) -> Failed:
+        return Failed(f"{cause}, for a reason that is not known here", UNKNOWN_FIX)
+
+    def _explained(
+        self, seen: Failed, exit_code: int | None = None, *, oom_killed: bool = False
+    ) -> Failed:
+        """The cause that the log tells; if it tells none, what was `seen`, and its last lines."""
+        over = (self._lost or time.monotonic()) + LAST_WORDS_SECONDS
+        self._hear(over - time.monotonic())
+        answer = self._question.outcome if self._question else None
+        answered = answer.evidence if isinstance(answer, Refused) else ()
+        evidence = (*seen.evidence, *answered)
+        found = self._log.diagnosis(exit_code=exit_code, oom_killed=oom_killed)
+        if found.verdict == "failed":
+            return Failed(found.cause, found.fix, (*evidence, *found.evidence))
+        return Failed(seen.cause, seen.fix, (*evidence, *self._log.tail))
+
+    def _look(self, now: float) -> Failed | None:
+        """What the Docker daemon says, asked when the log ends and else twice a second."""
+        if now < self._next_look and not self._watch.ended():
+            return None
+        self._next_look = now + LOOK_SECONDS
+        return self._judge(self._watch.state(), now)
+
+    def _judge(self, state: ContainerState | Gone | CouldNotAsk, now: float) -> Failed | None:
+        match state:
+            case CouldNotAsk(why):
+                self._silence, self._away = why, True
+                if now - self._heard > DAEMON_PATIENCE_SECONDS:
+                    return Failed(
+                        f"Docker has not answered for {DAEMON_PATIENCE_SECONDS:.0f} s: {why}",
+                        "see that the Docker daemon runs, then repeat the command",
+                    )
+                return None
+            case Gone():
+                return Failed("the container was removed while it started", "repeat the command")
+        self._heard, self._silence = now, None
+        self._start = self._start or state.start
+        if state.running and state.start == self._start:
+            self._away = False  # Docker was slow, or its containers outlive it
+            return None
+        if self._away:
+            return Failed(
+                "the Docker daemon was restarted while the server started, and ended it",
+                "repeat the command",
+            )
+        if state.start != self._start:
+            ended = self._watch.end_of(self._start)
+            if ended is None:
+                return self._explained(self._unknown("the container ended and was started again"))
+            state = ended
+        if state.error:
+            cause = f"the container could not be started: {state.error}"
+            return Failed(cause, "see the words of the Docker daemon above")
+        return self._explained(
+            self._unknown(f"the container ended with exit code {state.exit_code}"),
+            state.exit_code,
+            oom_killed=state.oom_killed,
+        )
+
+    def _ask(self, now: float) -> Healthy | Failed | None:
+        """Put the next question, or read the answer to the last; the proof comes last."""
+        question = self._question
+        if question is None:
+            if now >= self._next_question:
+                self._put(self._probe.listening, 3 * self._probe.quick)
+            return None
+        if not question.done.is_set():
+            if now < question.deadline:
+                return None
+            self._question = None
+            if question.final:
+                hung = "the server took a request and never finished its answer"
+                return self._explained(Failed(hung, HUNG_FIX))
+            return None
+        self._question = None
+        coming_up = self._log.start.phase in (Phase.SERVER, Phase.READY)
+        self._next_question = now + (EAGER_POLL_SECONDS if coming_up else POLL_SECONDS)
+        match question.outcome:
+            case Refused(cause, fix, evidence):
+                return self._explained(Failed(cause, fix, evidence))
+            case NotYet(why):
+                self._why = why
+            case Ready() as answer:
+                # Docker may hear of its end a while later; the port closes with the process.
+                self._hear(SETTLE_SECONDS)
+                self._answer = answer
+                self._put(self._probe.listening, 3 * self._probe.quick)
+            case _ if self._answer is not None:
+                return self._confirm(self._answer)
+            case _:
+                self._why = "the server is up, waiting for its first answer"
+                self._put(self._probe.answer, self._probe.patience + 1, final=True)
+        return None
+
+    def _put(self, ask: Callable[[], object], limit: float, *, final: bool = False) -> None:
+        self._question = _Question(ask, limit, self._watch.wake, final=final)
+
+    def _confirm(self, answer: Ready) -> Healthy | Failed | None:
+        """An answer counts only if the start that gave it is the one we watch, and still runs."""
+        now = time.monotonic()
+        state = self._watch.state()
+        failed = self._judge(state, now)
+        if failed is not None or not isinstance(state, ContainerState):
+            return failed
+        return Healthy(now - self._began, answer, state.start, self._log.start.facts)
+
+    def _overdue(self, now: float) -> Failed | None:
+        if now - self._began >= self._timeout:
+            longer = "raise vllm-spark:health.timeoutSeconds if it was still making progress"
+            return Failed(
+                f"the model did not answer within {self._timeout:.0f} s ({self._doing()})",
+                HUNG_FIX if self._question and self._question.final else longer,
+                self._log.tail,
+            )
+        if now - self._log.moved >= self._stall:
+            return Failed(
+                f"the start has stalled: nothing new for {self._stall:.0f} s ({self._doing()})",
+                "see `nvidia-smi` and `free -h` on the host; raise vllm-spark:health.stallSeconds "
+                "if it was working in silence",
+                self._log.tail,
+            )
+        return None

@@ -1,0 +1,60 @@
+"""What a running server says of itself on /metrics, under the names that vLLM has had for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from vllm_spark.gate.direct import direct
+
+PATIENCE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ServerMetrics:
+    """Requests, share of the KV cache in use (0 to 1), its size in tokens. None: not told."""
+
+    running: float | None
+    waiting: float | None
+    kv_used: float | None
+    kv_tokens: int | None
+
+
+def read_metrics(base_url: str) -> ServerMetrics | None:
+    """Ask a server whose API is at `base_url` (ending in /v1); None if it does not tell."""
+    try:
+        answer = direct().get(base_url.removesuffix("/v1") + "/metrics", timeout=PATIENCE_SECONDS)
+        return parse_metrics(answer.text)
+    except (requests.RequestException, ValueError):
+        return None
+
+
+def parse_metrics(text: str) -> ServerMetrics:
+    """Read Prometheus' text format, summing over engines. ValueError if it is something else."""
+    sums: dict[str, float] = {}
+    cache: dict[str, str] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            name = sample.name.removeprefix("vllm:")
+            sums[name] = sums.get(name, 0) + sample.value
+            if name == "cache_config_info":
+                cache = sample.labels
+    return ServerMetrics(
+        running=sums.get("num_requests_running"),
+        waiting=sums.get("num_requests_waiting"),
+        # The second is its name before 0.12.
+        kv_used=sums.get("kv_cache_usage_perc", sums.get("gpu_cache_usage_perc")),
+        kv_tokens=_kv_tokens(cache),
+    )
+
+
+def _kv_tokens(cache: dict[str, str]) -> int | None:
+    """Newer releases tell the tokens (seen in 0.26), all tell blocks and their size."""
+    try:
+        if "kv_cache_size_tokens" in cache:
+            return int(cache["kv_cache_size_tokens"])
+        return int(cache["num_gpu_blocks"]) * int(cache["block_size"])
+    except (KeyError, ValueError):
+        return None

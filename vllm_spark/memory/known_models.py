@@ -1,0 +1,75 @@
+"""Finds a model's shape before anything of it is downloaded: in `models/`, or in a filled cache.
+
+`models/` holds the few deciding lines of config.json for the models of our stacks, so that a
+preview works anywhere; a project may have a `models/` of its own. For any other model the file is
+read where an earlier download has left it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from vllm_spark.errors import ConfigError
+from vllm_spark.memory.model_config import read_config
+from vllm_spark.memory.shape import ModelShape
+from vllm_spark.problems import Unmodelled
+from vllm_spark.project import ROOT
+
+_PACKAGE = Path(__file__).parent
+BUILT_IN = next(
+    folder for folder in (_PACKAGE / "models", _PACKAGE.parents[1] / "models") if folder.is_dir()
+)
+"""The shapes that come with this release: in the installed package, else in the checkout."""
+
+
+def find_shape(
+    model: str, revision: str | None, cache_folder: str | None
+) -> ModelShape | Unmodelled:
+    """The shape of the model with this Hugging Face id.
+
+    `cache_folder` is a hub cache on this host, None if the cache is a Docker volume, which only
+    root can look into. A config.json there that cannot be read makes the model unmodelled.
+    """
+    if model in known_shapes():
+        return known_shapes()[model]
+    if cache_folder is not None:
+        found = _cached_config(Path(cache_folder), model, revision or "main")
+        if found is not None:
+            try:
+                return read_config(found)
+            except ConfigError as error:
+                return Unmodelled(str(error.problems[0]))
+    return Unmodelled(
+        f"neither models/ nor the cache knows {model}; `make fit MODEL=config.json` plans it from "
+        "the file on its page"
+    )
+
+
+@cache
+def known_shapes() -> dict[str, ModelShape | Unmodelled]:
+    """The shapes of `models/*.yaml` by Hugging Face id; those of the project win."""
+    return {
+        yaml.safe_load(path.read_text())["id"]: read_config(path)
+        for folder in (BUILT_IN, ROOT / "models")
+        for path in sorted(folder.glob("*.yaml"))
+    }
+
+
+def _cached_config(cache_folder: Path, model: str, revision: str) -> Path | None:
+    """config.json of a revision in the hub's layout: refs/<name> holds a commit, a snapshot's name.
+
+    The guide's container kept it below hub/, beside the weights.
+    """
+    for folder in (cache_folder, cache_folder / "hub"):
+        repository = folder / f"models--{model.replace('/', '--')}"
+        try:
+            commit = (repository / "refs" / revision).read_text().strip()
+        except OSError:
+            commit = revision
+        config = repository / "snapshots" / commit / "config.json"
+        if config.is_file():
+            return config
+    return None

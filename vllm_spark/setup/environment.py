@@ -1,0 +1,69 @@
+"""The environment in which plain `pulumi` finds its CLI, plugins, state and passphrase."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from vllm_spark.errors import SetupError
+from vllm_spark.project import ROOT, TOOLS
+from vllm_spark.setup.pulumi_cli import OURS
+
+STATE = ROOT / ".state"
+"""The stacks' state and the passphrase of their secrets: worth a backup, not in git."""
+
+PLUGIN_HOME = TOOLS / "pulumi-home"
+"""PULUMI_HOME where the plugins of `offline/` are installed; absent if the official ones are."""
+
+
+def exports(given: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What to add to the environment `given`, so that `pulumi` finds all that it needs."""
+    added: dict[str, str] = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+    ours = str(OURS / "bin")
+    if (OURS / "bin" / "pulumi").exists() and ours not in given["PATH"].split(os.pathsep):
+        added["PATH"] = f"{ours}{os.pathsep}{given['PATH']}"
+    backend = given.get("PULUMI_BACKEND_URL") or _login()
+    if backend is None:
+        STATE.mkdir(mode=0o700, exist_ok=True)
+        backend = STATE.as_uri()
+    added["PULUMI_BACKEND_URL"] = backend
+    if PLUGIN_HOME.exists():
+        added["PULUMI_HOME"] = str(PLUGIN_HOME)
+    if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & given.keys():
+        added["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase())
+    return added
+
+
+def _login() -> str | None:
+    """The backend that `pulumi login` chose, if somebody did."""
+    home = Path(os.environ.get("PULUMI_HOME", "~/.pulumi")).expanduser()
+    try:
+        current = json.loads((home / "credentials.json").read_text()).get("current")
+    except (OSError, ValueError):
+        return None
+    return current or None
+
+
+def _passphrase() -> Path:
+    """A file with a random passphrase, made once, readable by its owner only."""
+    file = STATE / "passphrase"
+    if not file.exists():
+        locked = [
+            found.name
+            for found in sorted(ROOT.glob("Pulumi.*.yaml"))
+            if "encryptionsalt:" in found.read_text()
+        ]
+        if locked:
+            raise SetupError(
+                f"{', '.join(locked)}: made with a passphrase that is not in {file}\n"
+                "  fix: set PULUMI_CONFIG_PASSPHRASE to it; or, if the file holds no secret, "
+                "remove its line `encryptionsalt`"
+            )
+        STATE.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as output:
+            output.write(secrets.token_urlsafe(32))
+    return file

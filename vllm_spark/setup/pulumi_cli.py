@@ -1,0 +1,56 @@
+"""The Pulumi CLI: the one on PATH, else installed into the project by the official installer."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pulumi.automation as auto
+from semver import VersionInfo
+
+from vllm_spark.errors import SetupError
+from vllm_spark.project import TOOLS
+from vllm_spark.setup.steps import say
+
+OURS = TOOLS / "pulumi"
+"""Where the CLI goes if none is installed; `bin` below it is put on PATH."""
+
+OLDEST = VersionInfo.parse("3.238.0")
+"""The first CLI in which a failing resource hook fails the deployment."""
+
+VERSION = VersionInfo.parse("3.259.0")
+"""The CLI that is installed: the newest that everything here was tested with."""
+
+
+def ensure_cli() -> None:
+    """Leave a Pulumi CLI on PATH or in `.tools/pulumi/bin`. SetupError if none can be had."""
+    if usable_cli():
+        return
+    say(f"Pulumi CLI: none of at least v{OLDEST} here, installing v{VERSION}")
+    try:
+        auto.PulumiCommand.install(root=str(OURS), version=VERSION)
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        raise SetupError(
+            f"the official installer of the Pulumi CLI failed: {error}\n"
+            "  fix: install Pulumi (https://www.pulumi.com/docs/install/), then repeat"
+        ) from error
+
+
+def usable_cli() -> bool:
+    """Whether there is a CLI on PATH or in `.tools` that is new enough."""
+    return _usable(None) or _usable(OURS)
+
+
+def _usable(root: Path | None) -> bool:
+    """Whether there is a CLI below `root`, or on PATH for None, that is new enough."""
+    if root is None and shutil.which("pulumi") is None:
+        return False
+    try:
+        auto.PulumiCommand(root=str(root) if root else None, version=OLDEST)
+    except FileNotFoundError:
+        return False
+    except RuntimeError as error:
+        say(f"Pulumi CLI: {error}")
+        return False
+    return True
