@@ -12,6 +12,7 @@ perhaps, without running the program that declares it.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from typing import Any
 
 import pulumi
@@ -48,7 +49,8 @@ class PreflightProvider(Provider):
         from vllm_spark.docker_host.drift import as_declared
 
         declared = Settings.from_declared(props["settings"])
-        return ReadResult(id_, {**props, "passed": as_declared(props["containerName"], declared)})
+        passed = as_declared(props["containerName"], declared, props["variables"])
+        return ReadResult(id_, {**props, "passed": passed})
 
 
 def _but_for_the_gate(settings: dict[str, Any] | None) -> dict[str, Any]:
@@ -75,7 +77,8 @@ def _checked(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
 class Preflight(pulumi.dynamic.Resource, module="spark", name="Preflight"):
     """Complete when the host can take the container that `settings` declare.
 
-    A server that is stopped is not checked. Of secrets `settings` hold only whether they are there.
+    A server that is stopped is not checked. Of secrets `settings` hold only whether they are there;
+    `variables` are the names of those whose values are not in the settings.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Preflight(pulumi.dynamic.Resource, module="spark", name="Preflight"):
         container_name: str,
         identity: pulumi.Input[dict[str, str]],
         settings: Settings,
+        variables: Collection[str],
         image_id: pulumi.Input[str],
         opts: pulumi.ResourceOptions,
     ) -> None:
@@ -98,6 +102,7 @@ class Preflight(pulumi.dynamic.Resource, module="spark", name="Preflight"):
                 "identity": identity,
                 "imageId": image_id,
                 "settings": settings.declared(),
+                "variables": sorted(variables),
                 "passed": None,
                 "flagsAccepted": None,
             },

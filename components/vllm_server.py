@@ -91,12 +91,14 @@ class VllmServer(pulumi.ComponentResource):
             )
             needed.append(weights)
         identity = identity_of(resource_name)
+        environment = _environment(args)
         preflight = Preflight(
             f"{resource_name}-preflight",
             server=resource_name,
             container_name=self.container_name,
             identity=identity.apply(vars),
             settings=settings,
+            variables=environment,
             image_id=image.pulled.image_id,
             opts=pulumi.ResourceOptions(parent=self, depends_on=needed),
         )
@@ -107,7 +109,7 @@ class VllmServer(pulumi.ComponentResource):
             settings=settings,
             image=image,
             cache=cache,
-            environment=_environment(args),
+            environment=environment,
             opts=pulumi.ResourceOptions.merge(
                 ours, pulumi.ResourceOptions(depends_on=[*needed, preflight])
             ),

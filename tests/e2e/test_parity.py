@@ -30,6 +30,7 @@ SERVICE = "vllm-qwen3-30b-a3b-fp8"
 TOKEN = "hf_not-a-real-token"
 
 KERNELS = "compiled kernels outlive the container"
+LABEL = "by which a server knows its own container"
 DEVIATIONS = {
     "Config.AttachStderr": "as AttachStdout",
     "Config.AttachStdout": "read only where a container is started in the foreground",
@@ -45,7 +46,11 @@ DEVIATIONS = {
     "Config.Env.VLLM_CACHE_ROOT": KERNELS,
     "Config.Env.VLLM_ENGINE_READY_TIMEOUT_S": "`vllm-spark:health` limits the start; vLLM's own "
     "limit must not run out before",
-    "Config.Labels.vllm-spark.stack": "by which a stack knows its own container",
+    "Config.Labels.vllm-spark.project": LABEL,
+    "Config.Labels.vllm-spark.server": LABEL,
+    "Config.Labels.vllm-spark.stack": LABEL,
+    "Config.Labels.vllm-spark.state-id": LABEL,
+    "Config.Labels.vllm-spark.version": "the release that declared the container",
     "Config.StopTimeout": "said, since Pulumi stops the container with the same patience; Docker's "
     "own default is the same",
     "Config.Volumes./root/.cache/huggingface": "the docker plugin names the mount here too; "
@@ -248,5 +253,7 @@ def shown(value: Any, project: Project) -> str:
     text = value if isinstance(value, str) and value else json.dumps(value)
     if value == project.stack:
         return "`<stack>`"
+    if re.fullmatch(r"[0-9a-f]{12}", text):
+        return "`<state id>`"
     text = re.sub(r"(25\.09-py3-)[0-9a-f]{12}", r"\1<image id>", text)
     return f"`{text.replace(project.container, '<project>')}`"

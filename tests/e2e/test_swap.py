@@ -51,15 +51,11 @@ def cache(docker_client: docker.DockerClient, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def first(project: Project, cache: Path, docker_client: Any) -> None:
-    """The first model is served. A run that was broken off had left a container behind."""
-    docker_client.api.create_container_from_config(
-        {"Image": FAKE_IMAGE, "Labels": {"vllm-spark.stack": project.stack}}, project.container
-    )
+def first(project: Project, cache: Path) -> None:
+    """The first model is served."""
     project.configure_fake({}, cache={"hostPath": str(cache)})
     up = project.up()
     assert up.code == 0, up.output
-    assert "removing what a run that was broken off has left" in up.output
 
 
 def served(project: Project) -> str:
@@ -75,7 +71,7 @@ def test_a_container_of_the_same_name_that_is_not_ours_is_named_and_kept(
         project.configure_fake({}, cache={"hostPath": str(cache)})
         up = project.up()
         assert up.code != 0
-        assert f"1. container {project.container}: exists, and this stack did not make" in up.output
+        assert f"1. container {project.container}: exists, and the state of" in up.output
         assert f"fix: docker rm --force {project.container}" in up.output
         assert "Traceback" not in up.output
         assert docker_client.api.inspect_container(other["Id"])
@@ -99,6 +95,40 @@ def test_the_second_model_takes_over_and_the_first_comes_back(
     assert served(project) == MODEL_ID
 
 
+def test_what_an_interrupted_run_has_left_is_removed_unless_it_runs(
+    first: None, project: Project, docker_client: Any
+) -> None:
+    labels = docker_client.api.inspect_container(project.container)["Config"]["Labels"]
+    docker_client.api.remove_container(project.container, force=True)
+    lost = {"Image": FAKE_IMAGE, "Labels": labels, "Entrypoint": ["sleep"], "Cmd": ["600"]}
+    running = docker_client.api.create_container_from_config(lost, project.container)["Id"]
+    docker_client.api.start(running)
+    up = project.up()
+    assert up.code != 0
+    assert f"fix: docker rm --force {project.container}, then repeat" in up.output
+    assert docker_client.api.inspect_container(running)["State"]["Running"]
+    docker_client.api.stop(running, timeout=0)
+    up = project.up()
+    assert up.code == 0, up.output
+    assert "removing what an interrupted run has left" in up.output
+
+
+def test_another_checkout_with_a_stack_of_the_same_name_takes_nothing_down(
+    first: None, project: Project, cache: Path, tmp_path: Path, docker_client: Any
+) -> None:
+    other = Project(tmp_path, project.stack)
+    other.container, other.port = project.container, project.port
+    other.configure_fake({}, cache={"hostPath": str(cache)})
+    before = docker_client.api.inspect_container(project.container)["Id"]
+    up = other.up()
+    assert up.code != 0
+    assert f"1. container {project.container}: exists, and the state of" in up.output
+    other.pulumi("destroy", "--yes")
+    after = docker_client.api.inspect_container(project.container)
+    assert after["Id"] == before
+    assert after["State"]["Running"]
+
+
 def test_a_second_up_at_the_same_time_is_told_to_wait_and_harms_nothing(
     first: None, project: Project, cache: Path
 ) -> None:
@@ -120,9 +150,8 @@ def test_nothing_differs_from_what_is_declared_until_somebody_changes_it(
     settings = load_stack(project.directory / f"Pulumi.{project.stack}.yaml")
 
     def drift() -> list[str]:
-        return drift_lines(
-            docker_client, settings, docker_client.api.inspect_container(project.container)
-        )
+        container = docker_client.api.inspect_container(project.container)
+        return drift_lines(docker_client, settings, (), container)
 
     assert drift() == []
     docker_client.api.update_container(project.container, restart_policy={"Name": "no"})

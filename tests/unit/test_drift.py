@@ -50,7 +50,8 @@ def running(declared: Settings, *secrets: str) -> dict[str, Any]:
 
 
 def drift(declared: Settings, container: dict[str, Any], image_id: str = IMAGE_ID) -> list[str]:
-    return drift_of(declared, image_id, container, {"Config": {"Env": ["PATH=/"]}})
+    secrets = ["VLLM_API_KEY"] if declared.api_key is not None else []
+    return drift_of(declared, secrets, image_id, container, {"Config": {"Env": ["PATH=/"]}})
 
 
 def test_a_container_that_was_made_from_the_config_does_not_differ() -> None:

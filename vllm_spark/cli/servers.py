@@ -15,11 +15,15 @@ RESOURCE = "pulumi-python:dynamic/spark:Preflight"
 
 @dataclass(frozen=True)
 class Server:
-    """One server: its resource name, its container's name, and what was last declared."""
+    """One server: its resource name, its container's name, and what was last declared.
+
+    `variables` are the names of those whose values are not in the settings.
+    """
 
     name: str
     container: str
     settings: Settings
+    variables: tuple[str, ...] = ()
 
 
 def servers_of(stack: str, only: str | None = None) -> list[Server]:
@@ -34,7 +38,10 @@ def servers_of(stack: str, only: str | None = None) -> list[Server]:
     ]
     servers = [
         Server(
-            record["server"], record["containerName"], Settings.from_declared(record["settings"])
+            record["server"],
+            record["containerName"],
+            Settings.from_declared(record["settings"]),
+            tuple(record["variables"]),
         )
         for record in records
     ]

@@ -90,7 +90,7 @@ def show_drift(stack: str) -> None:
                 except NotFound:
                     click.echo(f"drift      container {server.container} is gone")
                     continue
-                lines = drift_lines(client, server.settings, container)
+                lines = drift_lines(client, server.settings, server.variables, container)
                 click.echo("\n".join(_drift_text(lines)))
     except VllmSparkError as error:
         click.echo(f"drift      unknown: {error}")
@@ -105,7 +105,7 @@ def status_of(server: Server, stack: str) -> Status:
         gone = f"there is no container {server.container}"
         return Status(server.name, None, "no", gone, f"make up STACK={stack}")
     found = _asked(server, container)
-    found.drift = drift_lines(client, server.settings, container)
+    found.drift = drift_lines(client, server.settings, server.variables, container)
     return found
 
 

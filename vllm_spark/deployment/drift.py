@@ -29,17 +29,19 @@ _SET = "set"
 
 def drift_of(
     settings: Settings,
+    variables: Collection[str],
     image_id: str,
     container: Mapping[str, Any],
     image: Mapping[str, Any],
 ) -> list[str]:
     """A line for each difference; empty if there is none.
 
-    `image_id` is what the configured image's name means on the host now; `container` and `image`
+    `variables` are the names of those whose values are not in the settings: the secrets, and what
+    a program adds. Of them only the presence is compared. `image_id` is what the configured image's name means on the host now; `container` and `image`
     are Docker's inspections of what runs and of the image that it was made from.
     """
-    declared = _declared(settings, image_id)
-    running = _running(container, image, declared)
+    declared = _declared(settings, variables, image_id)
+    running = _running(container, image, declared, variables)
     lines = [
         f"{name}: {_told(running.get(name), declared.get(name))}"
         for name in sorted(declared.keys() | running.keys())
@@ -58,13 +60,10 @@ def _told(running: str | None, declared: str | None) -> str:
     return f"{here}, declared {redacted(declared)}" if declared else f"{here}, not declared"
 
 
-def _declared(settings: Settings, image_id: str) -> dict[str, str]:
+def _declared(settings: Settings, variables: Collection[str], image_id: str) -> dict[str, str]:
     container, endpoint = settings.container, settings.endpoint
     environment = {**compile_caches(settings, image_id), **server_environment(settings)}
-    secrets = {"apiKey": settings.api_key, "huggingFaceToken": settings.hugging_face_token}
-    for variable, key in SECRET_VARIABLES.items():
-        if secrets[key] is not None:
-            environment[variable] = _SET
+    environment |= dict.fromkeys(variables, _SET)
     gpus = container.gpus
     return {
         "image": settings.image.name,
@@ -82,7 +81,10 @@ def _declared(settings: Settings, image_id: str) -> dict[str, str]:
 
 
 def _running(
-    container: Mapping[str, Any], image: Mapping[str, Any], declared: Collection[str]
+    container: Mapping[str, Any],
+    image: Mapping[str, Any],
+    declared: Collection[str],
+    variables: Collection[str],
 ) -> dict[str, str]:
     config, host = container["Config"], container["HostConfig"]
     of_image = set(image["Config"]["Env"] or ())
@@ -93,7 +95,7 @@ def _running(
         # What the image sets by itself is no drift, unless the config speaks of it too.
         if entry not in of_image or f"variable {name}" in declared
     }
-    for variable in environment.keys() & SECRET_VARIABLES.keys():
+    for variable in environment.keys() & {*SECRET_VARIABLES, *variables}:
         environment[variable] = _SET
     ports = [
         f"{binding['HostIp']}:{binding['HostPort']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,21 +17,23 @@ STARTED_AT_ONCE = timedelta(seconds=60)
 reboot, or by Docker."""
 
 
-def drift_lines(client: Any, settings: Settings, container: dict[str, Any]) -> list[str]:
-    """A line for each difference. `container` is its inspection. Raises what docker-py raises."""
+def drift_lines(
+    client: Any, settings: Settings, variables: Collection[str], container: dict[str, Any]
+) -> list[str]:
+    """A line for each difference, as in `drift_of`. Raises what docker-py raises."""
     made_from = client.api.inspect_image(container["Image"])
     try:
         image_id = client.api.inspect_image(settings.image.name)["Id"]
     except ImageNotFound:
         image_id = "(not on this host)"
-    lines = drift_of(settings, image_id, container, made_from)
+    lines = drift_of(settings, variables, image_id, container, made_from)
     created, started = container["Created"], container["State"]["StartedAt"]
     if _moment(started) - _moment(created) > STARTED_AT_ONCE:
         lines.append(f"start: created {created[:19]}Z, started again {started[:19]}Z")
     return lines
 
 
-def as_declared(name: str, settings: Settings) -> bool:
+def as_declared(name: str, settings: Settings, variables: Collection[str]) -> bool:
     """Whether the container is there, and runs if it should; what differs is printed by name.
 
     False as well if Docker could not be asked.
@@ -44,7 +47,7 @@ def as_declared(name: str, settings: Settings) -> bool:
     except (*UNANSWERED, OSError):
         return False
     try:
-        lines = drift_lines(client, settings, container)
+        lines = drift_lines(client, settings, variables, container)
     except UNANSWERED as error:
         lines = [f"unknown: {error}"]
     for line in lines:
