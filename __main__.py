@@ -4,24 +4,17 @@ import signal
 
 import pulumi
 
-from components import VllmServer, VllmServerArgs
-from components.stack_config import read_stack, secret
+from components import VllmServer
+from components.stack_config import stack_args
 from vllm_spark import __version__
 
 # When an update has failed, Pulumi (3.259) ends this program with SIGINT. Python's own answer to it
 # would wait for calls that the engine has left open, until it is killed 5 s later.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-settings = read_stack()
-server = VllmServer(
-    "vllm",
-    VllmServerArgs(
-        settings=settings,
-        api_key=secret("apiKey"),
-        hugging_face_token=secret("huggingFaceToken"),
-        registry_password=secret("registryPassword"),
-    ),
-)
+args = stack_args()
+settings = args.settings
+server = VllmServer("vllm", args)
 
 pulumi.export("url", server.url)
 pulumi.export("model", server.model)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pulumi
 
 from components import VllmServer, VllmServerArgs
-from components.stack_config import read_stack
+from components.stack_config import stack_args
 
-settings = read_stack()
+settings = stack_args().settings
 first = settings.endpoint.port
 for number in range(pulumi.Config("many").require_int("servers")):
     name, port = f"{settings.container.name}-{number}", first + number

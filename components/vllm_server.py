@@ -15,10 +15,11 @@ from components.last_good import LastGood
 from components.model_cache import ModelCache
 from components.model_weights import ModelWeights
 from components.preflight import Preflight
-from components.stack_config import rolled_back
 from components.vllm_container import VllmContainer, identity_of
 from components.vllm_image import VllmImage
-from vllm_spark.config.settings import Settings
+from vllm_spark.config.sections import NAMESPACE
+from vllm_spark.config.settings import ROLLBACK, Settings
+from vllm_spark.config.values import secret_problem
 from vllm_spark.deployment.memory_actual import compared
 from vllm_spark.deployment.review import Review, review
 from vllm_spark.deployment.serving import TOKEN_VARIABLES, container_name
@@ -63,8 +64,8 @@ class VllmServer(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("spark:vllm:Server", resource_name, None, opts)
-        settings = rolled_back(resource_name) or args.settings
-        self.review = self._reviewed(settings)
+        settings = _rolled_back(resource_name) or args.settings
+        self.review = self._reviewed(settings, has_key=args.api_key is not None)
         plan = self.review.plan
         self.container_name = container_name(settings, resource_name, pulumi.get_stack())
         self.url = settings.endpoint.base_url
@@ -141,10 +142,10 @@ class VllmServer(pulumi.ComponentResource):
         )
         self.register_outputs({"url": self.url, "model": self.model})
 
-    def _reviewed(self, settings: Settings) -> Review:
+    def _reviewed(self, settings: Settings, *, has_key: bool) -> Review:
         """The settings judged; the memory plan and every doubt go to the log."""
         try:
-            reviewed = review(settings)
+            reviewed = review(settings, has_key=has_key)
         except VllmSparkError as error:
             raise pulumi.RunError(f"{self._name} cannot be deployed:\n{error}") from None
         for doubt in reviewed.warnings:
@@ -176,14 +177,31 @@ class VllmServer(pulumi.ComponentResource):
         return pulumi.ResourceOptions(parent=self, providers=[provider])
 
 
+def _rolled_back(server: str) -> Settings | None:
+    """The settings that a rollback gives this server in place of its own; None outside of one."""
+    given = pulumi.Config(NAMESPACE).get_object(ROLLBACK) or {}
+    return Settings.from_declared(given[server]) if server in given else None
+
+
 def _environment(args: VllmServerArgs) -> dict[str, pulumi.Input[str]]:
     """The variables of the container that its settings do not hold."""
     variables = dict(args.environment)
     if args.api_key is not None:
-        variables["VLLM_API_KEY"] = args.api_key
+        variables["VLLM_API_KEY"] = _key_of_right_form(args.api_key)
     if args.hugging_face_token is not None:
         variables |= dict.fromkeys(TOKEN_VARIABLES, args.hugging_face_token)
     return variables
+
+
+def _key_of_right_form(key: pulumi.Input[str]) -> pulumi.Output[str]:
+    """The key; RunError for one that would open the server, or that no client can send."""
+
+    def check(text: str) -> str:
+        if (problem := secret_problem(text)) is not None:
+            raise pulumi.RunError(f"the API key {problem}\n  fix: give one line of text")
+        return text
+
+    return pulumi.Output.from_input(key).apply(check)
 
 
 def curl_line(url: str, model: str, *, with_key: bool) -> str:

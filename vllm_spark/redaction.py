@@ -13,7 +13,13 @@ _NAME = r"(?:api-k|key|token(?!iz|s)|secret|passw)"
 _VALUE = r"""(?:\[[^\]]*\]|"[^"]*"|'[^']*'|[^\s,;)}\]'"]+)"""
 _SECRETS = (
     # tokens that say themselves what they are
-    (re.compile(r"\b(sk-|nvapi-|ghp_)[A-Za-z0-9_-]{6,}"), rf"\1{_MASK}"),
+    (
+        re.compile(r"\b(sk-|nvapi-|gh[pousr]_|github_pat_|glpat-|xox[abp]-|AKIA)[A-Za-z0-9_-]{6,}"),
+        rf"\1{_MASK}",
+    ),
+    (re.compile(r"\b(eyJ)[\w-]{8,}\.[\w-]{4,}\.[\w-]+"), rf"\1{_MASK}"),  # a JSON web token
+    # user and password of an address, as a proxy's
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@'\"]+@"), rf"\1{_MASK}@"),
     # hf_transfer and hf_overrides are names, not tokens
     (re.compile(r"\b(hf_)(?:\w{16,}|(?=[A-Za-z]*[A-Z\d])\w{6,})\b"), rf"\1{_MASK}"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{3,}"), rf"\1 {_MASK}"),
@@ -27,9 +33,10 @@ _SECRETS = (
         re.compile(rf"(?i)(['\"]--[\w-]*{_NAME}[\w-]*['\"],\s*)['\"][^'\"]*['\"]"),
         rf"\1'{_MASK}'",
     ),
-    # api_key='X', 'api_key': ['X'], VLLM_API_KEY=X, HF_TOKEN: X
+    # api_key='X', 'api_key': ['X'], VLLM_API_KEY=X, HF_TOKEN: X, X-Api-Key: X
     (
-        re.compile(r"(?i)(\b\w*(?:api_?key|(?:hf|hub|access|auth|user)_?token|secret\w*|password)"
+        re.compile(r"(?i)(\b[\w-]*(?:api[_-]?key|secret[\w-]*|passw(?:or)?d|passphrase|authorization"
+                   r"|(?:hf|hub|access|auth|user|security|session|refresh)[_-]?token)"
                    rf"['\"]?\s*[=:]\s*)(?!None\b){_VALUE}"),
         rf"\1{_MASK}",
     ),

@@ -193,3 +193,62 @@ def test_repositories_that_flags_name_are_fetched_beforehand(deploy: Deploy) -> 
 
 def test_a_failed_update_ends_the_program_at_once(deploy: Deploy) -> None:
     assert deploy("local").on_interrupt is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "   ", "key\nof two lines", "key\r", " key"],
+    ids=["empty", "blank", "lines", "CR", "space"],
+)
+def test_an_api_key_that_would_open_the_server_or_that_no_client_can_send_is_refused(
+    deploy: Deploy, key: str
+) -> None:
+    with pytest.raises(pulumi.RunError, match=r"1\. vllm-spark:apiKey: (is|holds|begins)"):
+        deploy("spark", secrets={"apiKey": key})
+
+
+def test_variables_that_are_secret_reach_the_container_and_nothing_else(deploy: Deploy) -> None:
+    secrets = {"secretEnvironment": json.dumps({"AWS_SECRET_ACCESS_KEY": "hunter2"})}
+    local = deploy("local", secrets=secrets)
+    for resource in local.resources:
+        inputs = dict(resource.inputs)
+        envs = inputs.pop("envs", None)
+        assert "hunter2" not in str(inputs), resource.name
+        if envs is not None:
+            assert is_rpc_secret(envs)
+            assert "AWS_SECRET_ACCESS_KEY=hunter2" in unwrap_rpc_secret(envs)
+
+
+@pytest.mark.parametrize("key", ["container", "engine", "cache"])
+def test_a_secret_in_any_other_key_is_refused_without_showing_it(deploy: Deploy, key: str) -> None:
+    value = json.dumps({"environment": {"AWS_SECRET_ACCESS_KEY": "hunter2"}})
+    with pytest.raises(pulumi.RunError) as failed:
+        deploy("local", secrets={key: value})
+    text = str(failed.value)
+    assert f"vllm-spark:{key}: holds a secret value" in text
+    assert "--secret --path vllm-spark:secretEnvironment.NAME" in text
+    assert "hunter2" not in text
+
+
+def test_a_variable_with_a_key_of_its_own_is_refused_among_the_secret_ones(deploy: Deploy) -> None:
+    secrets = {"secretEnvironment": json.dumps({"VLLM_API_KEY": "hunter2"})}
+    with pytest.raises(pulumi.RunError, match=r"secretEnvironment\.VLLM_API_KEY"):
+        deploy("local", secrets=secrets)
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "192.168.1.5", "::", "::ffff:10.0.0.1"])
+def test_a_server_that_other_machines_reach_needs_a_key_or_has_to_be_open(
+    deploy: Deploy, bind: str
+) -> None:
+    endpoint = {"bind": bind, "port": 8000}
+    with pytest.raises(pulumi.RunError) as failed:
+        deploy("local", endpoint=endpoint)
+    assert "pulumi config set --secret vllm-spark:apiKey" in str(failed.value)
+    assert "vllm-spark:endpoint.open true" in str(failed.value)
+    assert deploy("local", endpoint={**endpoint, "open": True}).outputs["server"]
+    assert deploy("local", endpoint=endpoint, secrets={"apiKey": "key-of-ours"}).outputs["server"]
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"])
+def test_a_server_of_this_host_alone_needs_no_key(deploy: Deploy, bind: str) -> None:
+    assert deploy("local", endpoint={"bind": bind}).outputs["server"]

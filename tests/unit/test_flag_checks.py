@@ -320,3 +320,28 @@ def test_a_quantisation_that_vllm_can_read_the_checkpoint_with_passes(
 )
 def test_whole_numbers_are_read_as_vllm_reads_them(value: FlagValue, number: int | None) -> None:
     assert integer(value) == number
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("ssl-certfile", "/c.pem"),
+        ("ssl_keyfile", "/k.pem"),
+        ("ssl-ca-certs", "/ca.pem"),
+        ("uds", "/run/vllm.sock"),
+        ("headless", True),
+        ("grpc", True),
+        ("config", "/flags.yaml"),
+        ("api-server-count", 0),
+    ],
+)
+def test_a_flag_under_which_nothing_answers_plain_http_is_refused(
+    flag: str, value: FlagValue
+) -> None:
+    problem = the_error({flag: value}, "0.33.0")
+    assert problem.where == f"vllm-spark:engine.{flag}"
+    assert problem.fix
+
+
+def test_such_a_flag_that_is_off_is_none() -> None:
+    assert errors({"headless": False, "grpc": False}, "0.33.0") == []

@@ -19,9 +19,9 @@ from vllm_spark.cli.prepare import ensure_pulumi
 from vllm_spark.cli.pulumi_command import UP, read_state, run_pulumi
 from vllm_spark.cli.servers import choose
 from vllm_spark.config.settings import Settings
-from vllm_spark.config.stack_file import stack_file
+from vllm_spark.config.stack_file import encrypted, stack_file
 from vllm_spark.deployment.config_diff import commands, differences
-from vllm_spark.deployment.last_good import LastGoodDeployment, encrypted, without_secrets
+from vllm_spark.deployment.last_good import LastGoodDeployment, without_secrets
 from vllm_spark.docker_host.connection import connect, docker_errors
 from vllm_spark.errors import RollbackError, SetupError, VllmSparkError
 from vllm_spark.gate.probe import NotYet, Probe, Ready

@@ -7,7 +7,7 @@ reference of the keys is made of it.
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, model_validator
@@ -133,6 +133,13 @@ class Endpoint(Section):
     port: int = Field(
         8000, ge=1, le=65535, description="the host's port to listen on, from 1 to 65535"
     )
+    open: bool = Field(False, description="true to let other machines in without an API key")
+
+    @property
+    def is_reachable_from_elsewhere(self) -> bool:
+        """Whether other machines may reach the server."""
+        mapped = self.bind.ipv4_mapped if isinstance(self.bind, IPv6Address) else None
+        return not (mapped or self.bind).is_loopback
 
     @property
     def base_url(self) -> str:

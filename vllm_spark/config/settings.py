@@ -32,7 +32,13 @@ from vllm_spark.errors import ConfigError
 from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.problems import Problem
 
-SECRETS = ("apiKey", "huggingFaceToken", "registryPassword")
+SECRETS = ("apiKey", "huggingFaceToken", "registryPassword", "secretEnvironment")
+
+_AS_SECRET = {
+    **{key: f"pulumi config set --secret {NAMESPACE}:{key}" for key in SECRETS[:3]},
+    "secretEnvironment": f"pulumi config set --secret --path {NAMESPACE}:secretEnvironment.NAME",
+}
+"""The command that sets each of them."""
 
 ROLLBACK = "rollback"
 """A key of no stack file: `vllm-spark rollback` gives a server's last good settings under it."""
@@ -64,6 +70,9 @@ class Settings(Section):
     registry_password: SecretStr | None = Field(
         None, description="the password for the image's registry; for nvcr.io an NGC API key"
     )
+    secret_environment: SecretStr | None = Field(
+        None, description="an object of environment variables whose values are secret"
+    )
 
     @classmethod
     def parse(cls, config: Mapping[str, object], secret_keys: frozenset[str]) -> Self:
@@ -77,12 +86,23 @@ class Settings(Section):
             Problem(
                 f"{NAMESPACE}:{key}",
                 "is in plain text, so it would be readable in the config file and in the state",
-                f"pulumi config set --secret {NAMESPACE}:{key}",
+                _AS_SECRET[key],
             )
             for key in readable
         ]
+        problems += [
+            Problem(
+                f"{NAMESPACE}:{key}",
+                "holds a secret value, which would be readable in the state: this key is not one "
+                "that is kept secret",
+                "remove the value; a variable of the server may be secret as "
+                f"{_AS_SECRET['secretEnvironment']}",
+            )
+            for key in sorted(secret_keys - {*SECRETS})
+        ]
         # Left out below, so that no other error can show them.
-        decoded = {key: as_value(config[key]) for key in config if key not in readable}
+        hidden = {*readable, *(secret_keys - {*SECRETS})}
+        decoded = {key: as_value(config[key]) for key in config if key not in hidden}
         try:
             settings = cls.model_validate(decoded)
         except ValidationError as error:

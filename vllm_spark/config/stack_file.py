@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,16 @@ def load_stack_if_ours(path: Path) -> Settings | None:
 
 
 def _settings(ours: dict[str, Any]) -> Settings:
-    encrypted = {
-        key for key, value in ours.items() if isinstance(value, dict) and "secure" in value
-    }
-    readable = {key: "(encrypted)" if key in encrypted else ours[key] for key in ours}
-    return Settings.parse(readable, frozenset(encrypted))
+    secret = frozenset(key for key, value in ours.items() if encrypted(value))
+    readable = {key: "(encrypted)" if key in secret else ours[key] for key in ours}
+    return Settings.parse(readable, secret)
+
+
+def encrypted(value: Any) -> bool:
+    """Whether a value out of a config file is encrypted, or holds something that is."""
+    if isinstance(value, Mapping):
+        return "secure" in value or any(encrypted(inner) for inner in value.values())
+    return isinstance(value, list) and any(encrypted(inner) for inner in value)
 
 
 def _ours(path: Path) -> dict[str, Any]:

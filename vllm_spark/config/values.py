@@ -65,7 +65,8 @@ HOST_FOLDER = r"/[^:\n]+"
 DeviceNumber = Annotated[int, Field(ge=0)]
 
 
-def _variable_name(name: str) -> str:
+def variable_name(name: str) -> str:
+    """The name of an environment variable that a config may set. ValueError if it is none."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"{name!r} is not the name of an environment variable")
     if name in _SECRET_VARIABLES:
@@ -77,7 +78,20 @@ def _variable_name(name: str) -> str:
     return name
 
 
-VariableName = Annotated[str, AfterValidator(_variable_name)]
+def secret_problem(text: str) -> str | None:
+    """What is wrong with the form of a secret, as the end of a sentence that does not show it.
+
+    An empty API key opens the server (vLLM installs no authentication), and one with a line end can
+    be sent by no client.
+    """
+    if not text.strip():
+        return "is empty"
+    if not text.isprintable():
+        return "holds a line end or another control character"
+    return "begins or ends with a space" if text != text.strip() else None
+
+
+VariableName = Annotated[str, AfterValidator(variable_name)]
 
 Ulimit = Literal[
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc",

@@ -37,8 +37,9 @@ def drift_of(
     """A line for each difference; empty if there is none.
 
     `variables` are the names of those whose values are not in the settings: the secrets, and what
-    a program adds. Of them only the presence is compared. `image_id` is what the configured image's name means on the host now; `container` and `image`
-    are Docker's inspections of what runs and of the image that it was made from.
+    a program adds. Of them only the presence is compared. `image_id` is what the configured
+    image's name means on the host now; `container` and `image` are Docker's inspections of what
+    runs and of the image that it was made from.
     """
     declared = _declared(settings, variables, image_id)
     running = _running(container, image, declared, variables)

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from vllm_spark.config.sections import NAMESPACE
 from vllm_spark.config.settings import ROLLBACK, SECRETS, Settings, as_value
+from vllm_spark.config.stack_file import encrypted
 from vllm_spark.deployment.config_diff import Config
 from vllm_spark.errors import RollbackError
 
@@ -31,13 +32,6 @@ def without_secrets(config: Config) -> dict[str, Any]:
         for key, value in config.items()
         if key.startswith(f"{NAMESPACE}:") and key not in secret and not encrypted(value)
     }
-
-
-def encrypted(value: Any) -> bool:
-    """Whether a value out of a config file is encrypted, or holds something that is."""
-    if isinstance(value, Mapping):
-        return "secure" in value or any(encrypted(inner) for inner in value.values())
-    return isinstance(value, list) and any(encrypted(inner) for inner in value)
 
 
 @dataclass(frozen=True)

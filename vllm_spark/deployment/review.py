@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from vllm_spark.config.sections import Cache, Container, Image, Model
+from vllm_spark.config.sections import Cache, Container, Endpoint, Image, Model
 from vllm_spark.config.settings import Settings, as_value
 from vllm_spark.errors import ConfigError
 from vllm_spark.flags.checks import check
@@ -55,15 +55,17 @@ def read(config: Mapping[str, object], secret_keys: frozenset[str]) -> Settings:
         raise ConfigError(problems) from None
 
 
-def review(settings: Settings) -> Review:
-    """Plan the stack.
+def review(settings: Settings, *, has_key: bool | None = None) -> Review:
+    """Plan the stack. `has_key`: whether clients need an API key; as in the settings if None.
 
     ConfigError for flags that vLLM would refuse, and for a plan that does not fit, unless
     `host.allowMisfit` is set.
     """
     version = settings.image.version
     checked = check(settings.engine, version=version)
-    if errors := checked.errors + misfits_with_model(settings):
+    with_key = settings.api_key is not None if has_key is None else has_key
+    exposed = _exposed(settings.endpoint) if not with_key else []
+    if errors := checked.errors + misfits_with_model(settings) + exposed:
         raise ConfigError(errors)
     plan = plan_of(settings)
     misfits = problems_of(plan)
@@ -71,6 +73,20 @@ def review(settings: Settings) -> Review:
         raise ConfigError(misfits)
     doubts = (*checked.warnings, *check_image(settings.image.reference, version))
     return Review(plan, (*misfits, *doubts))
+
+
+def _exposed(endpoint: Endpoint) -> list[Problem]:
+    """That a server without a key can be reached from other machines."""
+    if endpoint.open or not endpoint.is_reachable_from_elsewhere:
+        return []
+    return [
+        Problem(
+            "vllm-spark:endpoint.bind",
+            f"{endpoint.bind} lets other machines reach the server, and it asks for no API key",
+            "pulumi config set --secret vllm-spark:apiKey; or, where everybody may use it: "
+            "pulumi config set --path vllm-spark:endpoint.open true",
+        )
+    ]
 
 
 def plan_of(settings: Settings) -> MemoryPlan | Unmodelled:

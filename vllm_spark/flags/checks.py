@@ -34,7 +34,32 @@ _OWN = {
 }
 """Flags that follow from other keys, with the fix. No error shows their values: two are secret."""
 
+_PLAIN_HTTP = (
+    "the health gate, status and clients talk plain HTTP to the published port: remove it, and put "
+    "a reverse proxy in front of the server where TLS is needed"
+)
+_UNREACHABLE = {
+    **dict.fromkeys(
+        ("ssl-keyfile", "ssl-certfile", "ssl-ca-certs", "ssl-cert-reqs", "ssl-ciphers"),
+        ("would make the server speak TLS", _PLAIN_HTTP),
+    ),
+    "enable-ssl-refresh": ("belongs to a server that speaks TLS", _PLAIN_HTTP),
+    "uds": ("would make the server listen on a socket file and on no port", "remove it"),
+    "grpc": ("would make the server speak gRPC instead of HTTP", "remove it"),
+    "headless": (
+        "starts no API server, so nothing would answer",
+        "remove it; a second node of a server is not one of this program's",
+    ),
+    "config": (
+        "names a file of flags that this program cannot read, and that may change port and model",
+        "write its flags into vllm-spark:engine",
+    ),
+}
+"""Flags under which nothing answers plain HTTP on the port, or nobody can know: what they do, and
+the fix. Read in vLLM's entrypoints (serve.py, launcher.py), 0.10.1 to 0.33."""
+
 _AT_LEAST = {
+    "api-server-count": 1,
     "block-size": 1,
     "cpu-offload-gb": 0,
     "data-parallel-size": 1,
@@ -80,6 +105,9 @@ def check(flags: EngineFlags, *, version: Version | None) -> Checked:
             continue
         if line.problem is not None:
             errors.append(line.problem)
+            continue
+        if line.name in _UNREACHABLE and line.value is not False:
+            errors.append(Problem(line.where, *_UNREACHABLE[line.name]))
             continue
         missing, unknown = check_existence(line.name, line.where, version)
         errors += missing
