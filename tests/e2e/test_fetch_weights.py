@@ -87,7 +87,7 @@ class Hub:
             ["docker", "run", "--rm", "--interactive", *mount, "--env", "HF_HUB_CACHE=/cache"]
             + ["--env", f"HF_ENDPOINT={self.url}", "--env", f"HF_TOKEN={token}"]
             + ["--entrypoint", "python3", IMAGE, "-", *arguments],
-            input=(ROOT / "in_image" / "fetch_weights.py").read_text(),
+            input=(ROOT / "vllm_spark" / "in_image" / "fetch_weights.py").read_text(),
             capture_output=True,
             text=True,
             timeout=600,

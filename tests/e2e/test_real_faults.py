@@ -58,7 +58,7 @@ def test_a_start_killed_for_memory_is_told(
 ) -> None:
     project.configure(engine=ENGINE)  # which is right: it is killed from outside
     up = project.begin(*UP)
-    up.until("HealthGate health")
+    up.until("HealthGate vllm-health")
     # Below what vLLM's imports take, and far above what they can have taken by now: a cgroup of
     # version 1 refuses a limit that is below what is in use.
     limit = 450 << 20

@@ -49,6 +49,9 @@ class Story:
         log, self._log = self._log, []
         return log
 
+    def unreadable(self) -> str | None:
+        return None
+
     def ended(self) -> bool:
         return len(self._states) > 1
 

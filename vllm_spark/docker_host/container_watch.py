@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 import docker
-from docker.errors import NotFound
+from docker.errors import APIError, NotFound
 
 from vllm_spark.docker_host.connection import UNANSWERED, resolve
 from vllm_spark.gate.watch import ContainerState, CouldNotAsk, Gone
@@ -28,6 +28,7 @@ class ContainerWatch:
         self._stirred = False
         self._lines: list[str] = []
         self._ended = False
+        self._unreadable: str | None = None
 
     def state(self) -> ContainerState | Gone | CouldNotAsk:
         """What `docker inspect` says of the container now."""
@@ -37,38 +38,45 @@ class ContainerWatch:
         return state
 
     def start_again(self) -> bool:
-        """Start the container if somebody has stopped it, as a failed gate does; whether it was so.
+        """Start a container that does not run, as after a failed gate. Returns True if it did.
 
-        Without a refresh Pulumi believes that it runs. One that ended by itself is not meant:
-        under these policies Docker is about to start it.
+        Without a refresh Pulumi believes that it runs. Whether it was stopped or ended by itself
+        does not matter: the gate judges the start that it makes here.
         """
         with suppress(*UNANSWERED):
             found: dict[str, Any] = self._client().inspect_container(self._id)
-            policy = found["HostConfig"]["RestartPolicy"]["Name"]
-            if found["State"]["Status"] == "exited" and policy in ("always", "unless-stopped"):
+            if found["State"]["Status"] == "exited":
                 self._client().start(self._id)
                 return True
         return False
 
     def end_of(self, start: str) -> ContainerState | None:
-        """How that start ended, of a container that runs again; None if Docker does not know.
+        """How that start ended, of a container that runs again; None if Docker does not say.
 
-        `docker inspect` knows the present start only; Docker keeps its last 256 events.
+        `docker inspect` knows the present start only; Docker keeps its last 256 events. docker-py
+        reads events without a limit of its own, so this is a thread that is given up.
         """
+        found: list[ContainerState] = []
+        reader = threading.Thread(target=self._find_end, args=(start, found), daemon=True)
+        reader.start()
+        reader.join(EVENTS_SECONDS)
+        return found[0] if found else None
+
+    def _find_end(self, start: str, found: list[ContainerState]) -> None:
         began = datetime.fromisoformat(start).timestamp()
         filters = {"container": self._id, "event": ["oom", "die"]}
         oom_killed = False
         with suppress(*UNANSWERED):
-            for event in self._client().events(
+            for event in _client()().events(
                 since=int(began), until=int(time.time()) + 1, filters=filters, decode=True
             ):
                 if event["timeNano"] < began * 1e9:
                     continue
                 if event["Action"] == "die":
                     code = int(event["Actor"]["Attributes"]["exitCode"])
-                    return ContainerState(False, start, code, oom_killed)
+                    found.append(ContainerState(False, start, code, oom_killed))
+                    return
                 oom_killed = True
-        return None
 
     def follow(self) -> None:
         """Begin to read the log of the container's present start."""
@@ -79,6 +87,11 @@ class ContainerWatch:
         with self._changed:
             lines, self._lines = self._lines, []
         return lines
+
+    def unreadable(self) -> str | None:
+        """Why Docker cannot read the log, in its own words; None if it can."""
+        with self._changed:
+            return self._unreadable
 
     def ended(self) -> bool:
         """Whether the log has ended: the container stopped, or Docker cannot be reached."""
@@ -124,7 +137,13 @@ class ContainerWatch:
         while True:
             state = _state(client, self._id)
             if isinstance(state, ContainerState):
-                self._read_log(client, since or datetime.fromisoformat(state.start).timestamp())
+                try:
+                    self._read_log(client, since or datetime.fromisoformat(state.start).timestamp())
+                except APIError as error:
+                    with self._changed:
+                        self._unreadable = str(error.explanation or error)
+                        self._stir()
+                    return  # it is not for lack of a daemon, and stays so
                 since = time.time()
             with self._changed:
                 self._ended = True
@@ -136,6 +155,7 @@ class ContainerWatch:
             time.sleep(RECONNECT_SECONDS)
 
     def _read_log(self, client: Client, since: float) -> None:
+        """Read until the stream ends. APIError where the daemon refuses, as for lack of a log."""
         try:
             log = client().logs(self._id, stream=True, follow=True, since=since)
             for line in _lines_of(log):
@@ -143,6 +163,11 @@ class ContainerWatch:
                     self._ended = False
                     self._lines.append(line)
                     self._stir()
+        except APIError as error:
+            # A container that is gone meanwhile is seen by its state.
+            if error.response is not None and error.response.status_code == 404:
+                return
+            raise
         except UNANSWERED:
             pass
 
@@ -181,6 +206,7 @@ def _state(client: Client, container_id: str) -> ContainerState | Gone | CouldNo
 
 
 RECONNECT_SECONDS = 0.5
+EVENTS_SECONDS = 5.0
 STOP_SECONDS = 10
 """What a failed server gets to end by itself. vLLM frees the GPU at once, and then waits for its
 clients without end; while its engine starts it may not hear SIGTERM at all."""

@@ -29,7 +29,11 @@ SETTLE_SECONDS = 0.1
 PROGRESS_SECONDS = 10.0
 DAEMON_PATIENCE_SECONDS = 60.0
 LAST_WORDS_SECONDS = 0.5
-"""What the log of a failed start gets to say the rest of it; less if it ends."""
+"""How long to keep reading the log after a failure; less if it ends."""
+ENDS_BY_ITSELF_SECONDS = 8.0
+"""How long a start that has failed in its log may take to end. A vLLM whose EngineCore has failed
+needs about 5 s (measured on an H100): its last lines and exit code come at its end, and before
+that it does not hear SIGTERM."""
 
 UNKNOWN_FIX = "the last lines of the log may tell; `make diagnose` reads a log that was saved"
 
@@ -104,6 +108,7 @@ class Gate:
         self._heard = self._began
         self._silence: str | None = None
         self._away = False
+        self._oom_killed = False
         self._why = "the server has not answered /health"
         self._question: _Question | None = None
         self._answer: Ready | None = None
@@ -133,6 +138,8 @@ class Gate:
         """The phase and how far it is; what the port says once the log has no more to tell."""
         if self._silence is not None:
             return f"cannot ask Docker: {self._silence}"
+        if (why := self._watch.unreadable()) is not None:
+            return f"{self._why}; its log cannot be read: {why}"
         return self._why if self._log.start.phase is Phase.READY else self._log.start.sentence()
 
     def _read(self) -> bool:
@@ -153,9 +160,10 @@ class Gate:
         if not self._log.final:
             return None
         self._lost = self._lost or now
-        if now - self._lost < LAST_WORDS_SECONDS:
-            return None  # the server may answer what it was asked, and tell more than its log
-        return self._explained(self._unknown("the log says that the start has failed"))
+        if now - self._lost < ENDS_BY_ITSELF_SECONDS:
+            return None
+        seen = self._unknown("the log says that the start has failed")
+        return self._explained(seen, oom_killed=self._oom_killed)
 
     def _unknown(self, cause: str) -> Failed:
         return Failed(f"{cause}, for a reason that is not known here", UNKNOWN_FIX)
@@ -195,6 +203,8 @@ class Gate:
                 return Failed("the container was removed while it started", "repeat the command")
         self._heard, self._silence = now, None
         self._start = self._start or state.start
+        # Docker notes the kill of any process of the container, EngineCore's too.
+        self._oom_killed = self._oom_killed or state.oom_killed
         if state.running and state.start == self._start:
             self._away = False  # Docker was slow, or its containers outlive it
             return None
@@ -214,7 +224,7 @@ class Gate:
         return self._explained(
             self._unknown(f"the container ended with exit code {state.exit_code}"),
             state.exit_code,
-            oom_killed=state.oom_killed,
+            oom_killed=state.oom_killed or self._oom_killed,
         )
 
     def _ask(self, now: float) -> Healthy | Failed | None:
@@ -272,7 +282,7 @@ class Gate:
                 HUNG_FIX if self._question and self._question.final else longer,
                 self._log.tail,
             )
-        if now - self._log.moved >= self._stall:
+        if self._watch.unreadable() is None and now - self._log.moved >= self._stall:
             return Failed(
                 f"the start has stalled: nothing new for {self._stall:.0f} s ({self._doing()})",
                 "see `nvidia-smi` and `free -h` on the host; raise vllm-spark:health.stallSeconds "

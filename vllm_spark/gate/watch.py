@@ -45,6 +45,9 @@ class Watch(Protocol):
     def lines(self) -> list[str]:
         """The log lines that came since the last call."""
 
+    def unreadable(self) -> str | None:
+        """Why the log cannot be read, as with Docker's log driver `none`; None if it can be."""
+
     def ended(self) -> bool:
         """Whether the log has ended, as it does when the container stops."""
 
