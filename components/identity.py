@@ -78,10 +78,16 @@ class Release(pulumi.dynamic.Resource, module="spark", name="Release"):
     version: pulumi.Output[str]
 
     def __init__(
-        self, resource_name: str, *, container: dict[str, Any], opts: pulumi.ResourceOptions
+        self,
+        resource_name: str,
+        *,
+        container: list[pulumi.Input[Any]],
+        opts: pulumi.ResourceOptions,
     ) -> None:
-        text = json.dumps(container, sort_keys=True)
-        fingerprint = hashlib.sha256(text.encode()).hexdigest()[:12]
-        super().__init__(
-            ReleaseProvider(), resource_name, {"container": fingerprint, "version": None}, opts
-        )
+        fingerprint = pulumi.Output.all(*container).apply(_fingerprint)
+        super().__init__(ReleaseProvider(), name, {"container": fingerprint, "version": None}, opts)
+
+
+def _fingerprint(facts: list[Any]) -> str:
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

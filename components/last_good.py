@@ -65,7 +65,7 @@ class LastGood(pulumi.dynamic.Resource, module="spark", name="LastGood"):
         opts: pulumi.ResourceOptions,
     ) -> None:
         recorded: dict[str, Any] = dict.fromkeys(
-            ("settings", "imageId", "imageDigest", "commit", "fetch", "containerId")
+            ("settings", "imageId", "imageDigest", "commit", "fetched", "containerId")
         )
         if gate is not None and weights is not None:
             recorded = {
@@ -73,7 +73,7 @@ class LastGood(pulumi.dynamic.Resource, module="spark", name="LastGood"):
                 "imageId": image.pulled.image_id,
                 "imageDigest": image.pulled.repo_digest,
                 "commit": weights.commit,
-                "fetch": weights.fetch,
+                "fetched": weights.fetched,
                 "containerId": container_id,
             }
         super().__init__(

@@ -18,7 +18,7 @@ from vllm_spark.deployment.serving import (
     server_environment,
     stop_seconds,
 )
-from vllm_spark.deployment.tenants import VERSION_LABEL, Identity
+from vllm_spark.deployment.tenants import COMMIT_LABEL, VERSION_LABEL, Identity
 
 CONTAINER_PORT = 8000
 """vLLM's default; only the host's side of the port is configured."""
@@ -27,7 +27,9 @@ CONTAINER_PORT = 8000
 class VllmContainer(pulumi.ComponentResource):
     """Declares the container. That it runs does not mean that it serves: the health gate tells.
 
-    `environment` are variables beside those of the settings, secrets among them.
+    `commit` is that of the model's files, None if they were not fetched; another commit is another
+    container, so that what answered is what is recorded. `environment` are variables beside those
+    of the settings, secrets among them.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class VllmContainer(pulumi.ComponentResource):
         settings: Settings,
         image: VllmImage,
         cache: ModelCache,
+        commit: pulumi.Output[str] | None,
         environment: Mapping[str, pulumi.Input[str]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -47,15 +50,17 @@ class VllmContainer(pulumi.ComponentResource):
         command, plain = server_command(settings), server_environment(settings)
         release = Release(
             f"{resource_name}-release",
-            container={
-                "name": name,
-                "image": image.name,
-                "command": command,
-                "environment": plain,
-                "container": container.model_dump(mode="json", exclude={"restart"}),
-                "endpoint": endpoint.model_dump(mode="json"),
-                "cache": cache.source,
-            },
+            container=[
+                name,
+                image.name,
+                image.pulled.image_id,
+                commit,
+                command,
+                plain,
+                container.model_dump(mode="json", exclude={"restart"}),
+                endpoint.model_dump(mode="json", exclude={"open"}),
+                cache.source,
+            ],
             opts=pulumi.ResourceOptions(parent=self),
         )
         envs: list[pulumi.Input[str]] = [f"{key}={value}" for key, value in plain.items()]
@@ -80,7 +85,7 @@ class VllmContainer(pulumi.ComponentResource):
                 docker.ContainerUlimitArgs(name=limit, soft=value, hard=value)
                 for limit, value in container.ulimits.items()
             ],
-            labels=_labels(identity, release),
+            labels=_labels(identity, release, commit),
             restart=container.restart,
             # The plugin kills at once where no grace is given.
             destroy_grace_seconds=stop_seconds(settings),
@@ -111,12 +116,14 @@ def identity_of(server: str) -> pulumi.Output[Identity]:
 
 
 def _labels(
-    identity: pulumi.Output[Identity], release: Release
+    identity: pulumi.Output[Identity], release: Release, commit: pulumi.Output[str] | None
 ) -> pulumi.Output[list[docker.ContainerLabelArgs]]:
-    return pulumi.Output.all(identity, release.version).apply(
+    facts = {VERSION_LABEL: release.version, COMMIT_LABEL: commit}
+    return pulumi.Output.all(identity, facts).apply(
         lambda known: [
             docker.ContainerLabelArgs(label=label, value=value)
-            for label, value in {**known[0].labels, VERSION_LABEL: known[1]}.items()
+            for label, value in {**known[0].labels, **known[1]}.items()
+            if value is not None
         ]
     )
 

@@ -79,20 +79,21 @@ class VllmServer(pulumi.ComponentResource):
         image = VllmImage(f"{resource_name}-image", image=settings.image, opts=ours)
         self.image_digest = image.digest
         cache = ModelCache(f"{resource_name}-cache", cache=settings.cache, opts=ours)
+        identity = identity_of(resource_name)
+        environment = _environment(args)
         needed: list[pulumi.Resource] = [image, cache]
         weights: ModelWeights | None = None
         if settings.state == "running":
             weights = ModelWeights(
                 f"{resource_name}-weights",
+                identity=identity.apply(vars),
                 settings=settings,
                 image=image,
                 cache=cache,
-                token=args.hugging_face_token,
+                environment=environment,
                 opts=ours,
             )
             needed.append(weights)
-        identity = identity_of(resource_name)
-        environment = _environment(args)
         preflight = Preflight(
             f"{resource_name}-preflight",
             server=resource_name,
@@ -110,6 +111,7 @@ class VllmServer(pulumi.ComponentResource):
             settings=settings,
             image=image,
             cache=cache,
+            commit=weights.commit if weights is not None else None,
             environment=environment,
             opts=pulumi.ResourceOptions.merge(
                 ours, pulumi.ResourceOptions(depends_on=[*needed, preflight])

@@ -6,6 +6,7 @@
     ├── DockerError
     │   ├── DockerUnavailable  the daemon did not answer; that says nothing about containers
     │   └── DockerRefused      the daemon answered with an error
+    ├── FetchError             the model's files could not be fetched
     ├── PreflightError         the host cannot take the container as it is declared
     ├── GateError              the server does not serve
     ├── RollbackError          the last good deployment cannot be deployed again
@@ -61,6 +62,10 @@ class DockerUnavailable(DockerError):
 
 class DockerRefused(DockerError):
     """The Docker daemon answered, with an error."""
+
+
+class FetchError(VllmSparkError):
+    """The model's files could not be fetched; nothing was changed."""
 
 
 class PreflightError(VllmSparkError):

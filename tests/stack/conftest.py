@@ -21,7 +21,7 @@ GIVEN: dict[str, dict[str, Any]] = {
         "imageId": "sha256:0123456789abcdef",
         "repoDigest": "repository@sha256:fedcba",
     },
-    "command:local:Command": {"stdout": "0123abc"},
+    "pulumi-python:dynamic/spark:Fetch": {"commit": "0123abc"},
     "pulumi-python:dynamic/spark:HealthGate": {
         "readySeconds": 70.1,
         "answerSeconds": 0.05,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from typing import Any
 
 import pulumi
 import pytest
@@ -14,7 +15,8 @@ from tests.stack.conftest import Deploy
 CONTAINER = "docker:index/container:Container"
 IMAGE = "docker:index/remoteImage:RemoteImage"
 VOLUME = "docker:index/volume:Volume"
-WEIGHTS = "command:local:Command"
+WEIGHTS = "pulumi-python:dynamic/spark:Fetch"
+CHECK = "command:local:Command"
 GATE = "pulumi-python:dynamic/spark:HealthGate"
 
 
@@ -81,29 +83,42 @@ def test_secrets_are_in_the_environment_and_in_no_argument(deploy: Deploy) -> No
     weights = spark.inputs(WEIGHTS, "vllm-weights")
     for sealed, value in (
         (container["envs"], "VLLM_API_KEY=key-of-ours"),
-        (weights["environment"], "hf_token"),
+        (weights["secrets"], "hf_token"),
     ):
         assert is_rpc_secret(sealed), "Pulumi keeps it encrypted in the state"
         assert value in str(unwrap_rpc_secret(sealed))
-    for text in (str(container["command"]), weights["create"]):
+    for text in (str(container["command"]), str({**weights, "secrets": None})):
         assert "key-of-ours" not in text
         assert "hf_token" not in text
 
 
-def test_mirrors_and_proxies_reach_the_fetch_and_the_engines_own_variables_do_not(
+def test_mirrors_and_proxies_reach_the_fetch_and_other_variables_do_not(deploy: Deploy) -> None:
+    told = {"HF_ENDPOINT": "http://mirror:8080", "https_proxy": "p:1", "VLLM_LOGGING_LEVEL": "INFO"}
+    fetch = deploy("local", container={"environment": told}).inputs(WEIGHTS, "vllm-weights")
+    assert fetch["environment"] == {"HF_ENDPOINT": "http://mirror:8080", "https_proxy": "p:1"}, (
+        "a changed level of logs is no reason to fetch again"
+    )
+
+
+def test_a_new_release_and_another_image_fetch_nothing_again_and_another_place_does(
     deploy: Deploy,
 ) -> None:
-    told = {"HF_ENDPOINT": "http://mirror:8080", "https_proxy": "p:1", "VLLM_LOGGING_LEVEL": "INFO"}
-    fetch = deploy("local", container={"environment": told}).inputs(WEIGHTS, "vllm-weights")[
-        "create"
-    ]
-    assert "--env HF_ENDPOINT=http://mirror:8080 --env https_proxy=p:1 " in fetch
-    assert "VLLM_" not in fetch, "a changed level of logs is no reason to ask the hub for news"
+    def what(**keys: Any) -> str:
+        return str(deploy("local", **keys).inputs(WEIGHTS, "vllm-weights")["what"])
+
+    assert what() == what(image="vllm/vllm-openai-cpu:v0.31.0")
+    assert what() != what(cache={"volume": "another"})
+    assert what() != what(model={"id": "HuggingFaceTB/SmolLM2-135M-Instruct", "revision": "v2"})
+
+
+def test_a_server_is_labelled_with_the_commit_that_it_serves(deploy: Deploy) -> None:
+    labels = deploy("local").inputs(CONTAINER)["labels"]
+    assert {"label": "vllm-spark.commit", "value": "0123abc"} in labels
 
 
 def test_parts_that_a_flag_takes_from_elsewhere_are_not_looked_for(deploy: Deploy) -> None:
     engine = {"max-model-len": 2048, "tokenizer": "other/tokenizer", "load-format": "dummy"}
-    check = deploy("local", engine=engine).inputs(WEIGHTS, "vllm-weights-check")["create"]
+    check = deploy("local", engine=engine).inputs(CHECK, "vllm-weights-check")["create"]
     assert check.endswith(" --without weights --without tokenizer")
 
 
@@ -186,9 +201,10 @@ def test_a_registry_password_logs_in_to_the_images_registry_and_stays_secret(
 def test_repositories_that_flags_name_are_fetched_beforehand(deploy: Deploy) -> None:
     engine = {"tokenizer": "other/tokenizer", "speculative-config": {"model": "a/draft"}}
     local = deploy("local", engine=engine)
-    assert local.inputs(WEIGHTS, "vllm-weights-a-draft")["create"].endswith(" - a/draft")
-    tokenizer = local.inputs(WEIGHTS, "vllm-weights-other-tokenizer")["create"]
-    assert tokenizer.endswith(" - other/tokenizer --without-weights")
+    draft = local.inputs(WEIGHTS, "vllm-weights-a-draft")["repository"]
+    assert (draft["id"], draft["weights"]) == ("a/draft", True)
+    tokenizer = local.inputs(WEIGHTS, "vllm-weights-other-tokenizer")["repository"]
+    assert (tokenizer["id"], tokenizer["weights"]) == ("other/tokenizer", False)
 
 
 def test_a_failed_update_ends_the_program_at_once(deploy: Deploy) -> None:

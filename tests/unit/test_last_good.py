@@ -28,7 +28,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "imageId": "sha256:1111",
         "imageDigest": DIGEST,
         "commit": "0123abc",
-        "fetch": "docker run ... owner/model",
+        "fetched": "0f0f0f",
         "containerId": "4567",
         "answeredAt": "2026-11-24T22:21:00+00:00",
     }
@@ -60,11 +60,11 @@ def test_it_names_itself_by_model_image_and_time() -> None:
 
 
 def test_what_still_means_the_same_is_deployed_as_it_was_written() -> None:
-    assert good().pinned("sha256:1111", "docker run ... owner/model") == DECLARED
+    assert good().pinned("sha256:1111", "0f0f0f") == DECLARED
 
 
 def test_a_name_that_means_another_image_by_now_is_replaced_by_the_digest() -> None:
-    image = good().pinned("sha256:2222", "docker run ... owner/model")["image"]
+    image = good().pinned("sha256:2222", "0f0f0f")["image"]
     assert image == {"name": DIGEST, "vllmVersion": "0.10.1.1"}, "a digest tells no release"
 
 
@@ -72,11 +72,11 @@ def test_an_image_without_a_digest_whose_name_was_taken_says_how_to_name_it_agai
     with pytest.raises(
         RollbackError, match=r"docker tag sha256:1111 nvcr\.io/nvidia/vllm:25\.09-py3"
     ):
-        good(imageDigest="").pinned("sha256:2222", "docker run ... owner/model")
+        good(imageDigest="").pinned("sha256:2222", "0f0f0f")
 
 
 def test_a_model_that_has_to_be_fetched_again_is_pinned_to_its_commit() -> None:
-    model = good().pinned("sha256:1111", "docker run ... other/model")["model"]
+    model = good().pinned("sha256:1111", "1a1a1a")["model"]
     assert model == {"id": "owner/model", "servedName": "model", "revision": "0123abc"}
 
 

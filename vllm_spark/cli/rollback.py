@@ -157,10 +157,10 @@ def _image_id(name: str) -> str | None:
 
 
 def _last_fetch(state: dict[str, Any], server: str) -> str | None:
-    """The command that the state's weights of this server came by."""
+    """What identifies the fetch that the state's weights of this server came by."""
     for resource in state["resources"]:
-        if resource["urn"].endswith(f"command:local:Command::{server}-weights"):
-            return str(resource["inputs"]["create"])
+        if resource["urn"].endswith(f"dynamic/spark:Fetch::{server}-weights"):
+            return str(resource["inputs"]["what"])
     return None
 
 

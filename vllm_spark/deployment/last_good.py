@@ -38,8 +38,8 @@ def without_secrets(config: Config) -> dict[str, Any]:
 class LastGoodDeployment:
     """One deployment of one server that has answered.
 
-    `declared` are its settings as `Settings.declared` gives them, `fetch` is the command that
-    fetched `commit`.
+    `declared` are its settings as `Settings.declared` gives them, `fetched`
+    identifies the fetch that `commit` came by.
     """
 
     server: str
@@ -47,7 +47,7 @@ class LastGoodDeployment:
     image_id: str
     image_digest: str
     commit: str
-    fetch: str
+    fetched: str
     container_id: str
     answered_at: datetime
 
@@ -62,7 +62,7 @@ class LastGoodDeployment:
                 image_id=record["imageId"],
                 image_digest=record["imageDigest"],
                 commit=record["commit"],
-                fetch=record["fetch"],
+                fetched=record["fetched"],
                 container_id=record["containerId"],
                 answered_at=datetime.fromisoformat(record["answeredAt"]),
             )
@@ -87,11 +87,11 @@ class LastGoodDeployment:
         """The settings as the keys of a config file, without secrets."""
         return _as_config(self.declared)
 
-    def pinned(self, image_now: str | None, fetch_now: str | None) -> dict[str, Any]:
+    def pinned(self, image_now: str | None, fetched_now: str | None) -> dict[str, Any]:
         """The declaration that deploys the same image and commit again.
 
-        `image_now` is the id of the image that has the name now, None if none has; `fetch_now`
-        the command of the last fetch. What still means the same is left as it was written: a pin
+        `image_now` is the id of the image that has the name now, None if none has; `fetched_now`
+        what identifies the last fetch. What still means the same is left as it was written: a pin
         would be a difference from the config file, and cost a restart when that is put back.
         """
         declared, settings = dict(self.declared), self.settings
@@ -102,7 +102,7 @@ class LastGoodDeployment:
             if settings.image.version is not None:
                 image["vllmVersion"] = str(settings.image.version)
             declared["image"] = image
-        if fetch_now != self.fetch and self.commit:
+        if fetched_now != self.fetched and self.commit:
             model = settings.model.model_dump(by_alias=True, exclude_none=True)
             declared["model"] = {**model, "revision": self.commit}
         return declared

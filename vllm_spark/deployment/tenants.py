@@ -20,6 +20,9 @@ SERVER_LABEL = "vllm-spark.server"
 VERSION_LABEL = "vllm-spark.version"
 """The release of vllm-spark that declared the container."""
 
+COMMIT_LABEL = "vllm-spark.commit"
+"""The commit of the model's files that the server was started with."""
+
 
 @dataclass(frozen=True)
 class Identity:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import time
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from docker.errors import APIError
-from docker.types import DeviceRequest
 
 from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.host_memory import on_cpu
@@ -19,14 +15,13 @@ from vllm_spark.deployment.serving import CACHE_PATH, server_arguments
 from vllm_spark.deployment.tenants import CHECK_LABEL
 from vllm_spark.diagnosis.verdict import diagnose
 from vllm_spark.docker_host.connection import connect
-from vllm_spark.errors import Interrupted
+from vllm_spark.docker_host.one_shot import OneShot
 from vllm_spark.in_image import script
 from vllm_spark.problems import Problem
 
 SCRIPT = script("check_start")
 PATIENCE_SECONDS = 600
 """vLLM's import is long and silent."""
-LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,8 +51,18 @@ def ask_image(
         return ImageAnswer()
     argv = [settings.model.id, *server_arguments(settings)] if about_flags else None
     question = json.dumps({"gpus": about_gpu, "argv": argv})
+    shot = OneShot(
+        image=settings.image.name,
+        program=SCRIPT,
+        arguments=[question],
+        labels={CHECK_LABEL: "yes"},
+        environment={**settings.container.environment, "HF_HUB_OFFLINE": "1"},
+        # Some flags name files there. Nothing is written, and nothing asked of the network.
+        volumes=[(settings.cache.source, CACHE_PATH, "ro")],
+        gpus=settings.container.gpus if about_gpu else None,
+    )
     try:
-        said = _run(settings, question, interrupted, gpu=about_gpu)
+        said = shot.run(connect(), interrupted, limit_seconds=PATIENCE_SECONDS)
         answer = json.loads(said.rpartition("\n")[2])
     except APIError as error:
         return _not_started(error, settings)
@@ -76,51 +81,6 @@ def ask_image(
         tuple(problems),
         f"the image's vLLM could not be asked ({words})" if answer["flags"] == "unknown" else "",
     )
-
-
-def _run(settings: Settings, question: str, interrupted: threading.Event, *, gpu: bool) -> str:
-    container: Any = connect().containers.create(
-        settings.image.name,
-        ["-c", SCRIPT, question],
-        entrypoint="python3",
-        environment={**settings.container.environment, "HF_HUB_OFFLINE": "1"},
-        # Some flags name files there. Nothing is written, and nothing asked of the network.
-        volumes={settings.cache.source: {"bind": CACHE_PATH, "mode": "ro"}},
-        network_mode="none",
-        labels={CHECK_LABEL: "yes"},
-        device_requests=[_request(settings.container.gpus)] if gpu else None,
-        # By the daemon, which outlives a Pulumi that is killed meanwhile.
-        auto_remove=True,
-    )
-    try:
-        said: list[bytes] = []
-        output = container.attach(stderr=False, stream=True)
-
-        def read() -> None:
-            with suppress(OSError):  # Docker went away, and does not answer below either
-                said.extend(output)
-
-        reader = threading.Thread(target=read, daemon=True)
-        container.start()
-        reader.start()
-        # Docker's client waits for a silent stream without end, whatever its own timeout.
-        over = time.monotonic() + PATIENCE_SECONDS
-        while reader.is_alive():
-            reader.join(LOOK_SECONDS)
-            if interrupted.is_set():
-                raise Interrupted("the checks were interrupted; nothing was changed")
-            if time.monotonic() > over:
-                raise TimeoutError
-        return b"".join(said).decode(errors="replace").rstrip("\n")
-    finally:
-        with suppress(APIError):  # it is gone, or on its way
-            container.remove(force=True)
-
-
-def _request(gpus: str | list[int]) -> DeviceRequest:
-    if isinstance(gpus, list):
-        return DeviceRequest(device_ids=[str(gpu) for gpu in gpus], capabilities=[["gpu"]])
-    return DeviceRequest(count=-1, capabilities=[["gpu"]])
 
 
 def _not_started(error: APIError, settings: Settings) -> ImageAnswer:

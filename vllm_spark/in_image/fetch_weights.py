@@ -1,12 +1,15 @@
-"""Fetches a model's files into the cache: a script for the Python of the engine's image.
+"""Fetches a model's files into the cache: a script for the Python of the vLLM image.
 
-    python3 - MODEL [REVISION] [--without-weights] < fetch_weights.py
+    python3 -c "$(cat fetch_weights.py)" MODEL [REVISION] [--without-weights]
 
-It runs in a one-shot container, where the hub's client is installed and the cache is mounted, and
-comes through standard input, so that nothing has to be mounted from the machine that runs Pulumi.
-It calls what `hf download` calls and says what that does not say without a terminal: whether the
-disk has room, and every ten seconds how far it is. What is there is not fetched again, what is
-broken off is resumed, and if the hub cannot be reached, a complete copy in the cache is enough.
+It runs in a one-shot container, where the hub's client is installed and the cache is mounted. It
+calls what `hf download` calls, and adds what that does not do without a terminal: it checks that
+the disk has room, reports progress every ten seconds, and ends when nothing arrives any more. What
+is there is not fetched again, a broken download is resumed, and if the hub cannot be reached, a
+complete copy in the cache is enough.
+
+The weights do not stay in the page cache: on unified memory they would take what vLLM is about to
+ask for, and loads then die at 73 to 97 % (reported by owners of Sparks).
 
 Progress and errors go to standard error, the commit that was fetched to standard output.
 """
@@ -20,6 +23,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,6 +41,10 @@ from huggingface_hub.errors import (
 
 GIB = 2**30
 PROGRESS_SECONDS = 10.0
+HUB_SECONDS = 30.0
+"""How long the hub may take for one answer about a repository."""
+STALL_SECONDS = 600.0
+"""How long nothing may arrive before the fetch gives up."""
 SPARE_BYTES = GIB
 """What a download leaves free: compiled kernels go into the same folder."""
 
@@ -59,17 +67,16 @@ def main() -> None:
     cache.mkdir(parents=True, exist_ok=True)
     blobs = cache / f"models--{model.replace('/', '--')}" / "blobs"
     excluded = EXCLUDED + (WEIGHTS if given.without_weights else PICKLED)
-    over = threading.Event()
     try:
-        files = sizes_on_hub(model, revision)
+        files = files_on_hub(model, revision)
         if files is not None:
             has_safetensors = any(name.endswith(".safetensors") for name in files)
             if not has_safetensors and not given.without_weights:
                 excluded = EXCLUDED
-            total = sum(size for name, size in files.items() if not matches(name, excluded))
-            check_room(cache, total - bytes_in(blobs))
-            told = threading.Thread(target=tell, args=(model, blobs, total, over), daemon=True)
-            told.start()
+            wanted = {name: file for name, file in files.items() if not matches(name, excluded)}
+            check_room(cache, missing_bytes(wanted.values(), blobs))
+            total = sum(size for size, _ in wanted.values())
+            threading.Thread(target=watch, args=(model, blobs, total), daemon=True).start()
         # Asked again for every file, a hub that does not answer costs half a minute.
         snapshot = snapshot_download(
             model,
@@ -86,21 +93,36 @@ def main() -> None:
     except Exception as error:
         # OSError of the disk and the hub; its library for large files raises RuntimeError.
         explain(error, model, revision)
-    over.set()
+    drop_pages(Path(snapshot))
     print(Path(snapshot).name)
 
 
-def sizes_on_hub(model: str, revision: str | None) -> dict[str, int] | None:
-    """Bytes by file name; None if the hub cannot be reached."""
+File = tuple[int, str]
+"""The size of a file in bytes, and the name that its blob has in the cache."""
+
+
+def files_on_hub(model: str, revision: str | None) -> dict[str, File] | None:
+    """The repository's files by name; None if the hub cannot be reached."""
+    # The limit of the client is one for each read, and a hub that drips passes it.
+    timer = threading.Timer(4 * HUB_SECONDS, give_up, ["the hub took the question, never answered"])
+    timer.daemon = True
+    timer.start()
     try:
-        found = HfApi().model_info(model, revision=revision, files_metadata=True)
+        found = HfApi().model_info(
+            model, revision=revision, files_metadata=True, timeout=HUB_SECONDS
+        )
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
         raise
     except Exception as error:
         # The client's network library differs by release, and so do the errors that it lets out.
         print(f"the hub does not answer ({error}); looking in the cache", file=sys.stderr)
         return None
-    return {file.rfilename: file.size or 0 for file in found.siblings or ()}
+    finally:
+        timer.cancel()
+    return {
+        file.rfilename: (file.size or 0, file.lfs.sha256 if file.lfs else file.blob_id or "")
+        for file in found.siblings or ()
+    }
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -108,15 +130,28 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
+def missing_bytes(files: Iterable[File], blobs: Path) -> int:
+    """Bytes that are still to be fetched. Blobs of other revisions are no help."""
+    missing = 0
+    for size, blob in files:
+        if blob and (blobs / blob).exists():
+            continue
+        begun = max((on_disk(part) for part in blobs.glob(f"{blob}*.incomplete")), default=0)
+        missing += max(0, size - (begun if blob else 0))
+    return missing
+
+
 def bytes_in(folder: Path) -> int:
-    """Bytes on disk below a folder, of broken-off downloads too."""
-    found = 0
-    for path in folder.glob("*"):
-        try:
-            found += path.stat().st_blocks * 512
-        except FileNotFoundError:
-            continue  # finished, and renamed, meanwhile
-    return found
+    """Bytes on disk in a folder, of unfinished downloads too."""
+    return sum(on_disk(path) for path in folder.glob("*"))
+
+
+def on_disk(path: Path) -> int:
+    """Bytes that a file takes on the disk; 0 if it was finished, and so renamed, meanwhile."""
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 def check_room(cache: Path, missing: int) -> None:
@@ -131,12 +166,18 @@ def check_room(cache: Path, missing: int) -> None:
         )
 
 
-def tell(model: str, blobs: Path, total: int, over: threading.Event) -> None:
-    """A line every ten seconds: how much, how fast, how long."""
-    before, began = bytes_in(blobs), time.monotonic()
-    while not over.wait(PROGRESS_SECONDS):
-        done = bytes_in(blobs)
-        rate = (done - before) / (time.monotonic() - began)
+def watch(model: str, blobs: Path, total: int) -> None:
+    """Report every ten seconds how much, how fast, how long; give up when nothing arrives."""
+    before = done = bytes_in(blobs)
+    began = moved = time.monotonic()
+    while True:
+        time.sleep(PROGRESS_SECONDS)
+        now, seen = time.monotonic(), bytes_in(blobs)
+        if seen != done:
+            done, moved = seen, now
+        elif now - moved > STALL_SECONDS:
+            give_up(f"nothing of {model} has arrived for {STALL_SECONDS:.0f} s")
+        rate = (done - before) / (now - began)
         seconds = (total - done) / rate if rate > 0 else 0
         left = f"{seconds / 60:.0f} min" if seconds > 120 else f"{max(seconds, 0):.0f} s"
         print(
@@ -145,6 +186,15 @@ def tell(model: str, blobs: Path, total: int, over: threading.Event) -> None:
             file=sys.stderr,
             flush=True,
         )
+
+
+def drop_pages(snapshot: Path) -> None:
+    """Take the snapshot's files out of the page cache, once they are on the disk."""
+    for path in snapshot.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def explain(error: Exception, model: str, revision: str | None) -> NoReturn:
@@ -170,6 +220,13 @@ def explain(error: Exception, model: str, revision: str | None) -> NoReturn:
         f"the fetch broke off: {error}",
         "see the disk (`df -h`) and the network, then repeat: what was fetched is kept",
     )
+
+
+def give_up(cause: str) -> None:
+    """End the process from a thread, in words."""
+    fix = "see the network and the hub's status page, then repeat: what was fetched is kept"
+    print(f"cause: {cause}\nfix:   {fix}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def stop(cause: str, fix: str) -> NoReturn:

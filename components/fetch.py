@@ -1,0 +1,96 @@
+"""A repository of the hub, in the cache: a dynamic provider's thin face.
+
+Not a command of the command plugin, because the script that fetches is an input of such a command:
+an upgrade of vllm-spark that edits it would fetch again, under a running server, what `main` has
+become meanwhile. And a command that is interrupted leaves its container downloading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
+
+from components.provider import Provider, interrupted
+from vllm_spark.deployment.repositories import Repository
+from vllm_spark.deployment.tenants import Identity
+
+
+class FetchProvider(Provider):
+    """Fetches on create and update."""
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Fetch. An error leaves no resource behind, so the next up goes on."""
+        return CreateResult(id_=props["repository"]["id"], outs=_fetched(props))
+
+    def update(self, _id: str, _olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
+        """Fetch something else, or from elsewhere."""
+        return UpdateResult(outs=_fetched(props))
+
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        """Changed by what is fetched, from where and to where; not by image, token or release."""
+        return DiffResult(changes=olds.get("what") != news["what"])
+
+    def delete(self, _id: str, props: dict[str, Any]) -> None:
+        """End a download that goes on. What is in the cache stays."""
+        _of(props).stop()
+
+
+def _of(props: dict[str, Any]) -> Any:
+    from vllm_spark.docker_host.fetch import Fetch as Fetching
+
+    return Fetching(
+        identity=Identity(**props["identity"]),
+        image=props["image"],
+        cache=props["cache"],
+        repository=Repository(**props["repository"]),
+        environment={**props["environment"], **(props.get("secrets") or {})},
+    )
+
+
+def _fetched(props: dict[str, Any]) -> dict[str, Any]:
+    return {**props, "commit": _of(props).run(interrupted)}
+
+
+class Fetch(pulumi.dynamic.Resource, module="spark", name="Fetch"):
+    """Complete when the repository is in the cache; `commit` is what was fetched.
+
+    `environment` names mirrors and proxies, `secrets` the hub's token and variables that are
+    secret. `what` is the same for the same repository, revision, place and environment.
+    """
+
+    commit: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        identity: pulumi.Input[dict[str, str]],
+        image: str,
+        cache: str,
+        repository: Repository,
+        environment: Mapping[str, str],
+        secrets: Mapping[str, pulumi.Input[str]],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        told = json.dumps([cache, vars(repository), dict(environment)], sort_keys=True)
+        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:12]
+        super().__init__(
+            FetchProvider(),
+            resource_name,
+            {
+                "identity": identity,
+                "image": image,
+                "cache": cache,
+                "repository": vars(repository),
+                "environment": dict(environment),
+                "secrets": dict(secrets),
+                "what": self.fingerprint,
+                "commit": None,
+            },
+            opts,
+        )

@@ -1,0 +1,93 @@
+"""Fetches a repository of the hub into the cache, in a container that ends when nobody waits.
+
+A run that was killed may leave its container behind, downloading. The next fetch of the same server
+removes it, and so does the removal of the stack; what it has fetched stays, and is not fetched
+again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from docker.errors import APIError
+
+from vllm_spark.deployment.repositories import Repository
+from vllm_spark.deployment.serving import CACHE_PATH
+from vllm_spark.deployment.tenants import Identity
+from vllm_spark.docker_host.connection import connect, docker_errors
+from vllm_spark.docker_host.one_shot import OneShot
+from vllm_spark.errors import FetchError
+from vllm_spark.in_image import script
+
+LABEL = "vllm-spark.fetch"
+"""On the containers that fetch; its value is the repository."""
+
+LIMIT_SECONDS = 12 * 3600.0
+"""A model of 700 GB over 16 MB/s. The script itself gives up when nothing arrives any more."""
+
+_LAST_LINES = 4
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """One repository for one server. `environment` are mirrors, proxies and the hub's token."""
+
+    identity: Identity
+    image: str
+    cache: str
+    repository: Repository
+    environment: Mapping[str, str]
+
+    def run(self, interrupted: threading.Event) -> str:
+        """The commit that is in the cache now. Progress is printed, a line at a time.
+
+        FetchError says why it is not, DockerError a daemon that does not do its part.
+        """
+        with docker_errors():
+            self.stop()
+            last: deque[str] = deque(maxlen=_LAST_LINES)
+
+            def report(line: str) -> None:
+                last.append(line)
+                print(line, flush=True)
+
+            shot = OneShot(
+                image=self.image,
+                program=script("fetch_weights"),
+                arguments=self._arguments,
+                labels={**self.identity.labels, LABEL: self.repository.id},
+                environment={"HF_HUB_CACHE": CACHE_PATH, **self.environment},
+                volumes=[(self.cache, CACHE_PATH, "rw")],
+                network=True,
+            )
+            try:
+                commit = shot.run(
+                    connect(), interrupted, limit_seconds=LIMIT_SECONDS, report=report
+                )
+            except TimeoutError:
+                raise FetchError(
+                    f"{self.repository.id} was not fetched within {LIMIT_SECONDS / 3600:.0f} h\n"
+                    "  fix: repeat the command; what was fetched is kept"
+                ) from None
+        if not commit:
+            raise FetchError("\n".join([f"{self.repository.id} was not fetched", *last]))
+        return commit.rpartition("\n")[2]
+
+    def stop(self) -> None:
+        """Remove the container of a fetch that nobody waits for any more."""
+        api = connect().api
+        labels = {**self.identity.labels, LABEL: self.repository.id}
+        filters = {"label": [f"{name}={value}" for name, value in labels.items()]}
+        for left in api.containers(all=True, filters=filters):
+            with suppress(APIError):  # it has ended meanwhile
+                api.remove_container(left["Id"], force=True)
+
+    @property
+    def _arguments(self) -> list[str]:
+        repository = self.repository
+        revision = [repository.revision] if repository.revision is not None else []
+        return [repository.id, *revision, *([] if repository.weights else ["--without-weights"])]

@@ -1,0 +1,103 @@
+"""Runs one command in a container of an image, and leaves nothing behind, however it ends.
+
+The image check, the fetch of weights and the look into a cache all work so: what they need (vLLM,
+the hub's client, the mounted cache) is in the image, and the daemon may be on another machine.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import docker
+from docker.errors import APIError
+from docker.types import DeviceRequest
+
+from vllm_spark.docker_host.connection import UNANSWERED
+from vllm_spark.errors import Interrupted
+
+LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class OneShot:
+    """A Python program for an image. `volumes` are source, path and mode (`rw` or `ro`).
+
+    `gpus` are None, "all" or device numbers. `labels` tell the container from servers.
+    """
+
+    image: str
+    program: str
+    arguments: Sequence[str]
+    labels: Mapping[str, str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    volumes: Sequence[tuple[str, str, str]] = ()
+    gpus: str | list[int] | None = None
+    network: bool = False
+
+    def run(
+        self,
+        client: docker.DockerClient,
+        interrupted: threading.Event,
+        *,
+        limit_seconds: float,
+        report: Callable[[str], None] = lambda _line: None,
+    ) -> str:
+        """What it printed on standard output; each line of standard error goes to `report`.
+
+        Interrupted as soon as that is set, TimeoutError after the limit, APIError where the
+        container cannot be started.
+        """
+        container: Any = client.containers.create(
+            self.image,
+            ["-c", self.program, *self.arguments],
+            entrypoint="python3",
+            environment=dict(self.environment),
+            volumes=[":".join(volume) for volume in self.volumes],
+            network_mode="bridge" if self.network else "none",
+            labels=dict(self.labels),
+            device_requests=None if self.gpus is None else [_request(self.gpus)],
+            # By the daemon, which outlives a Pulumi that is killed meanwhile.
+            auto_remove=True,
+        )
+        try:
+            said: list[bytes] = []
+            output = container.attach(stream=True, demux=True)
+            reader = threading.Thread(target=_read, args=(output, said, report), daemon=True)
+            container.start()
+            reader.start()
+            # docker-py waits for a silent stream without end, whatever its own timeout.
+            over = time.monotonic() + limit_seconds
+            while reader.is_alive():
+                reader.join(LOOK_SECONDS)
+                if interrupted.is_set():
+                    raise Interrupted("interrupted; nothing was changed")
+                if time.monotonic() > over:
+                    raise TimeoutError
+            return b"".join(said).decode(errors="replace").rstrip("\n")
+        finally:
+            with suppress(APIError):  # it is gone, or on its way
+                container.remove(force=True)
+
+
+def _read(output: Any, said: list[bytes], report: Callable[[str], None]) -> None:
+    """Collect standard output; hand each whole line of standard error on."""
+    rest = b""
+    with suppress(OSError, *UNANSWERED):  # Docker went away, and does not answer below either
+        for out, error in output:
+            said.append(out or b"")
+            *lines, rest = (rest + (error or b"")).split(b"\n")
+            for line in lines:
+                report(line.decode(errors="replace"))
+    if rest:
+        report(rest.decode(errors="replace"))
+
+
+def _request(gpus: str | list[int]) -> DeviceRequest:
+    if isinstance(gpus, list):
+        return DeviceRequest(device_ids=[str(gpu) for gpu in gpus], capabilities=[["gpu"]])
+    return DeviceRequest(count=-1, capabilities=[["gpu"]])
