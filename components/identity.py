@@ -85,7 +85,9 @@ class Release(pulumi.dynamic.Resource, module="spark", name="Release"):
         opts: pulumi.ResourceOptions,
     ) -> None:
         fingerprint = pulumi.Output.all(*container).apply(_fingerprint)
-        super().__init__(ReleaseProvider(), name, {"container": fingerprint, "version": None}, opts)
+        super().__init__(
+            ReleaseProvider(), resource_name, {"container": fingerprint, "version": None}, opts
+        )
 
 
 def _fingerprint(facts: list[Any]) -> str:
