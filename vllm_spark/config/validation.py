@@ -30,7 +30,7 @@ def problems_from(
             if isinstance(cause, ConfigError)
             else [_problem(detail, settings, namespace)]
         )
-        problems += [one for one in found if one.where not in {said.where for said in problems}]
+        problems += [one for one in found if one.where not in {other.where for other in problems}]
     return problems
 
 
