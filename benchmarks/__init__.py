@@ -1,5 +1,5 @@
-"""Measures what the documents claim of speed, beside what people do without this project.
+"""Measures the speed that the documents claim, next to the usual alternatives.
 
-A module is one scenario and has `RUNS` and `measure(runs)`, which returns what is printed:
-`make bench NAME=gate-delay`. Nothing here judges: goals and reasons are in docs/benchmarks.md.
+A module is one scenario and has `RUNS` and `measure(runs)`, which returns a Markdown table for
+`make bench NAME=gate-delay`. Nothing here passes or fails: docs/benchmarks.md has the goals.
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: measure and print; all scenarios if none is named."""
+"""`python -m benchmarks [NAME ...]`: measure and print these scenarios, or all of them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SCENARIOS: dict[str, ModuleType] = {
 
 
 def main() -> int:
-    """Exit code 0, or 1 if the machine cannot be made ready."""
+    """Exit code 0, or 1 if the machine cannot be prepared."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SCENARIOS))
-    parser.add_argument("--runs", type=int, help="how many of each, where not the default")
-    parser.add_argument("--record", action="store_true", help="put it into docs/benchmarks.md")
+    parser.add_argument("--runs", type=int, help="number of runs, in place of the scenario's own")
+    parser.add_argument("--record", action="store_true", help="record it in docs/benchmarks.md")
     chosen = parser.parse_args()
     if unknown := set(chosen.names) - SCENARIOS.keys():
-        parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(SCENARIOS)}")
     try:
         ensure_pulumi()
         ensure_parts_of(load_stack(stack_file("local")))

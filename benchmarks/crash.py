@@ -1,4 +1,4 @@
-"""A start that fails: when it is noticed, and in which words."""
+"""A start that fails: how soon each wait reports it, and with which message."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tests.fake_server import READY
 
 RUNS = 20
 SLOW_RUNS = 3
-"""Of those in which somebody waits for a clock to run out."""
+"""The runs of scenarios that wait for a time limit."""
 
 LOAD = "3"
-"""Seconds after which it happens, so that both are waiting by then."""
+"""Seconds until the fault, long enough that both waits have begun."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens, as a reader and the fake server know it.
+    """A fault: its description in the table, and its name in the fake server.
 
-    `logged` is the line of the log at which it happens; without one it is the end of the process.
+    It begins with the log line `logged`; if that is None, with the end of the process.
     """
 
     what: str
@@ -48,26 +48,26 @@ FAULTS = (
 
 @dataclass
 class Seen:
-    """Of one fault by one way of waiting: the seconds, and what was said, of all runs."""
+    """The results of one fault with one way of waiting: seconds, and messages with their counts."""
 
     seconds: list[float] = field(default_factory=list)
-    said: Counter[str] = field(default_factory=Counter)
+    messages: Counter[str] = field(default_factory=Counter)
 
     def add(self, fault: Fault, waited: Waited) -> None:
-        """One run."""
+        """Add one run."""
         logged = fault.logged
         self.seconds.append(waited.after_logged(logged) if logged else waited.after_death())
         name = str(waited.container.name)
-        words = quoted(waited.words.replace(name, "server"))
-        self.said[f"{'**green**' if waited.good else 'red'} {words}"] += 1
+        message = quoted(waited.message.replace(name, "server"))
+        self.messages[f"{'**green**' if waited.good else 'red'} {message}"] += 1
 
     def cells(self) -> list[str]:
-        """Seconds, and verdict with words, the most frequent first."""
-        return [spread(self.seconds), ", or ".join(said for said, _ in self.said.most_common())]
+        """Two cells: the seconds, and the verdicts with their messages, most frequent first."""
+        return [spread(self.seconds), ", or ".join(text for text, _ in self.messages.most_common())]
 
 
 def measure(runs: int) -> str:
-    """Every fault, waited for in both ways; all faults at a time, since it is mostly waiting."""
+    """Measure every fault with both ways of waiting. The faults run in parallel: most only wait."""
     build_fake_image(docker.from_env())
     with ThreadPoolExecutor(len(FAULTS)) as pool:
         rows = list(pool.map(lambda fault: _of(fault, runs), FAULTS))

@@ -1,4 +1,4 @@
-"""What the gate itself takes of the machine: while it waits, and with a log that floods."""
+"""The gate's own CPU time and memory: while it waits, and while it reads a very long log."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.e2e.project import FAKE_IMAGE
 RUNS = 3
 WAIT_SECONDS = 600
 LINES = (250_000, 1_000_000)
-"""A log that is read once takes four times as long when it is four times as long."""
+"""If the gate reads the log once, four times the lines take four times the CPU time."""
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one gate: seconds that it took, of those on the CPU, and MiB resident early and late."""
+    """The cost of one gate: seconds, CPU seconds, and resident MiB early and late."""
 
     seconds: float
     cpu: float
@@ -36,13 +36,13 @@ class Cost:
 
 
 def measure(runs: int) -> str:
-    """The long wait once, each flood `runs` times."""
+    """Measure the long wait once, and each long log `runs` times."""
     build_fake_image(docker.from_env())
     long = {"load": str(WAIT_SECONDS), "deadline": str(2 * WAIT_SECONDS)}
     waiting = _cost(long, WAIT_SECONDS)
     rows = [_row(f"{WAIT_SECONDS} s of silence", [waiting], f"{waiting.cpu / waiting.seconds:.2%}")]
     for lines in LINES:
-        # A failure that is only in the log is noticed when all lines before it have been read.
+        # The gate reports a failure at the end of the log only after it has read all of it.
         flood = {"load": "1", "fault": f"noise-{lines},mute"}
         costs = [_cost(flood, 4) for _ in range(runs)]
         per_second = f"{spread([lines / cost.cpu for cost in costs], 0)} lines a CPU second"
@@ -64,7 +64,7 @@ def _row(what: str, costs: list[Cost], rate: str) -> list[str]:
 
 
 def _cost(switches: dict[str, str], guess: float) -> Cost:
-    """What one gate takes; `guess` is about how many seconds it runs."""
+    """Measure one gate that runs for about `guess` seconds."""
     environment = {f"FAKE_{name.upper()}": value for name, value in switches.items()}
     container = docker.from_env().containers.run(
         FAKE_IMAGE, [MODEL], environment=environment, ports={"8000/tcp": ("127.0.0.1", 0)},
@@ -92,7 +92,7 @@ def _cost(switches: dict[str, str], guess: float) -> Cost:
 
 
 def _watch(process: Path, guess: float, resident: list[float], over: threading.Event) -> None:
-    """Note MiB resident about fifty times."""
+    """Record the resident MiB about fifty times."""
     while not over.wait(guess / 50):
         resident.append(_resident(process))
     resident.append(_resident(process))
@@ -104,6 +104,6 @@ def _resident(process: Path) -> float:
 
 
 def _cpu(process: Path) -> float:
-    """Seconds that the process has had of the CPU, its system calls included."""
+    """CPU seconds of the process, in user and kernel mode."""
     fields = (process / "stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS

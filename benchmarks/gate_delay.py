@@ -1,4 +1,4 @@
-"""From the moment at which the server can first answer to the end of the wait for it."""
+"""The delay from the server's first possible answer to the end of the wait."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from tests.e2e.project import Project
 
 RUNS = 20
 FIRST_LOAD, STEP, INTERVAL = 3.0, 0.618, 5.0
-"""Seconds. Load times are spread over the interval of compose's healthcheck, or one moment of it
-would decide."""
-
+"""Seconds. The load times are spread over the interval of compose's healthcheck, so that the result
+does not depend on one moment of it."""
 
 GATE = "the health gate alone"
 UP = "all of `pulumi up`, to its exit"
@@ -29,7 +28,7 @@ COMPOSE = "`docker compose up --wait`, healthcheck every 5 s, to its exit"
 
 
 def measure(runs: int) -> str:
-    """Each of the three waits `runs` times, in turn."""
+    """Measure each of the three waits `runs` times, in turn."""
     build_fake_image(docker.from_env())
     delays: dict[str, list[float]] = {GATE: [], UP: [], COMPOSE: []}
     with GateProcess() as gate, _project() as project:
@@ -45,7 +44,7 @@ def measure(runs: int) -> str:
 
 
 def _delay(waited: Waited) -> float:
-    assert waited.good, waited.words
+    assert waited.good, waited.message
     return waited.after_logged()
 
 
@@ -58,7 +57,7 @@ def _project() -> Iterator[Project]:
 
 
 def _by_up(project: Project, start: Start) -> Waited:
-    """Wait by all of `pulumi up`, for a container that it replaces."""
+    """Wait with all of `pulumi up`, for a container that it replaces."""
     project.configure_fake(dict(start.switches))
     up = project.up()
     ended = time.time()

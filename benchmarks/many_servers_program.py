@@ -1,6 +1,6 @@
-"""The `__main__.py` of a program with many servers: those of the stack, next to each other.
+"""The `__main__.py` of a program with many servers, for benchmarks/unchanged.py.
 
-`many:servers` is how many. What one costs, and whether the next costs the same.
+`many:servers` is their number. All have the stack's settings, each with its own name and port.
 """
 
 from __future__ import annotations

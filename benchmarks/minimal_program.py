@@ -1,6 +1,6 @@
-"""The `__main__.py` of a minimal Pulumi program: resources of given types, and nothing around them.
+"""The `__main__.py` of a minimal Pulumi program, with which benchmarks/unchanged.py compares ours.
 
-`minimal:types` lists them. It is what benchmarks/unchanged.py holds the project's own against.
+`minimal:types` lists the types of its resources. It declares nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MADE: dict[str, Callable[[str], pulumi.Resource]] = {
 
 for number, kind in enumerate(config.require_object("types")):
     name = f"part-{number}"
-    # A dynamic resource's type names its class too; a component has any type.
+    # The type of a dynamic resource ends in its class; every other type is a component's.
     make = MADE.get(kind.partition("/spark")[0])
     if make is not None:
         make(name)

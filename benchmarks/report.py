@@ -1,4 +1,4 @@
-"""How results are told: tables, with the machine that they were made on."""
+"""Formats results as tables, with the machine that produced them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def quoted(text: str, longest: int = 110) -> str:
-    """Words of a program on one line of a table."""
+    """A program's message as one line in a table cell."""
     text = " ".join(text.split()).replace("|", "\\|")
     return f"`{text[: longest - 1]}…`" if len(text) > longest else f"`{text}`"
 
 
 def machine() -> str:
-    """What the numbers were made on."""
-    engine = docker.from_env().version()["Version"]
-    return f"{os.cpu_count()} cores, {_processor()}, Docker {engine}"
+    """The machine: cores, processor, Docker version."""
+    version = docker.from_env().version()["Version"]
+    return f"{os.cpu_count()} cores, {_processor()}, Docker {version}"
 
 
 def _processor() -> str:
@@ -47,7 +47,7 @@ def _processor() -> str:
 
 
 def record(name: str, text: str) -> None:
-    """Put the text in its place in the document: between the two marks that have its name."""
+    """Write the text into the document, between the two markers with this name."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     before, _, rest = DOCUMENT.read_text().partition(begin)
     _, _, after = rest.partition(end)

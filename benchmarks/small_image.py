@@ -1,5 +1,5 @@
-"""An image that starts like vLLM's and weighs 60 MB: this machine's Python, the hub's client, and
-the fake server. vLLM's own would take minutes to pull where seconds tell the same.
+"""A 60 MB image that starts like a vLLM image: this machine's Python, the Hub's client and the fake
+server. A real vLLM image would take minutes to pull, with the same result.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from vllm_spark.setup.steps import run
 
 CONFIG = {
     "Entrypoint": ["/bin/vllm", "serve"],
-    # Without bytecode every start is as slow as the first one, so that starts can be compared.
+    # Without bytecode files every start is as slow as the first, so starts can be compared.
     "Env": ["PATH=/bin", "PYTHONPATH=/hub", "PYTHONDONTWRITEBYTECODE=1"],
 }
 
 HUB_CLIENT = "huggingface_hub==2.4.0"
-"""What the CPU engine's image has."""
+"""The version in the CPU image."""
 
-# As the real one: what is not in the cache is fetched, then it is served.
+# Like vLLM: download what is not in the cache, then serve.
 VLLM = """#!/bin/sh
 set -e
 python3 -c 'import huggingface_hub, sys; huggingface_hub.snapshot_download(sys.argv[1])' "$2"
@@ -35,14 +35,14 @@ _LEFT_OUT = {"__pycache__", "site-packages", "dist-packages", "test", "idlelib",
 
 
 def layer() -> bytes:
-    """Its layer, a tar file."""
+    """The image's layer, a tar file."""
     python = Path(sys.executable).resolve()
     library = Path(sysconfig.get_path("stdlib"))
     with tempfile.TemporaryDirectory() as directory:
         run(
             "install the hub's client",
             [sys.executable, "-m", "pip", "install", "--quiet", "--target", directory, HUB_CLIENT],
-            fix="see whether PyPI can be reached, then repeat",
+            fix="check that PyPI can be reached, then repeat",
         )
         modules = [*library.glob("lib-dynload/*.so"), *Path(directory).rglob("*.so")]
         buffer = io.BytesIO()
@@ -69,6 +69,6 @@ def _wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def _libraries(*files: Path) -> set[str]:
-    """The shared libraries that these need, the loader among them."""
+    """The shared libraries that these files need, including the loader."""
     listed = subprocess.run(["ldd", *files], capture_output=True, text=True, check=False).stdout
     return {word for word in listed.split() if word.startswith("/") and not word.endswith(":")}

@@ -1,7 +1,7 @@
-"""The downtime of a change of model and image, as a client sees it, behind a slow network.
+"""The downtime when model and image change, as a client sees it, on a slow network.
 
-Registry and hub hand out a few MB a second and the server takes five seconds to load, so that what
-is compared is the order of things: what happens before the old server stops, and what after.
+Registry and hub send a few MB per second, and the server takes five seconds to load. So the result
+shows the order of the steps: what happens before the old server stops, and what after.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from vllm_spark.deployment.serving import CACHE_PATH
 RUNS = 5
 MIB = 1 << 20
 LAYER, WEIGHTS, RATE = 30 * MIB, 40 * MIB, 5 * MIB
-"""Bytes of the image's own layer and of the model's weights, bytes a second of both networks."""
+"""Bytes of the image's own layer, bytes of the weights, bytes per second of registry and hub."""
 
 LOAD = "5"
 """Seconds that the fake server takes to load."""
@@ -50,7 +50,7 @@ RESTART = "`docker restart` of the new one: stop and load, nothing else"
 
 @dataclass(frozen=True)
 class Network:
-    """Where images and models are fetched from, and the volume that models go to."""
+    """The addresses of registry and hub, and the volume for the models."""
 
     registry: str
     hub: str
@@ -58,7 +58,7 @@ class Network:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a server is told of the hub, and the fake server of its load time."""
+        """The server's variables: the hub's address, and the fake server's load time."""
         return {"HF_ENDPOINT": self.hub, "FAKE_LOAD": LOAD}
 
     def image(self, model: str) -> str:
@@ -66,18 +66,18 @@ class Network:
         return f"{self.registry}/vllm-openai-cpu:{TAGS[model]}"
 
     def forget_new(self) -> None:
-        """Remove the new image and model, so that both are fetched again."""
-        engine = docker.from_env()
+        """Remove the new image and model, so that both are downloaded again."""
+        client = docker.from_env()
         with suppress(ImageNotFound):
-            engine.images.remove(self.image(NEW), force=True)
-        engine.containers.run(
+            client.images.remove(self.image(NEW), force=True)
+        client.containers.run(
             IMAGE, ["-rf", f"/cache/models--{NEW.replace('/', '--')}"], entrypoint="rm",
             volumes=[f"{self.volume}:/cache"], remove=True,
         )  # fmt: skip
 
 
 class Client(threading.Thread):
-    """Asks for a token ten times a second, and notes when which model answered."""
+    """Requests a token ten times a second, and records when which model answered."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -86,7 +86,7 @@ class Client(threading.Thread):
         self._answers: list[tuple[float, str]] = []
 
     def run(self) -> None:
-        """Ask until told to stop."""
+        """Send requests until `downtime` is called."""
         due = time.monotonic()
         while not self._over.wait(max(0.0, due - time.monotonic())):
             due = max(due + TICK, time.monotonic())
@@ -96,7 +96,7 @@ class Client(threading.Thread):
                     self._answers.append((time.monotonic(), answer.json()["model"]))
 
     def next_answer(self, model: str) -> None:
-        """Return when this model has answered after now."""
+        """Wait for this model's next answer. TimeoutError if there is none."""
         now = time.monotonic()
         while not any(at > now and answered == model for at, answered in self._answers[-1:]):
             if time.monotonic() > now + PATIENCE_SECONDS:
@@ -104,7 +104,7 @@ class Client(threading.Thread):
             time.sleep(TICK / 10)
 
     def downtime(self) -> float:
-        """Stop asking; the longest time between two answers, in seconds."""
+        """Stop sending; return the longest time between two answers, in seconds."""
         self._over.set()
         self.join()
         times = [moment for moment, _ in self._answers]
@@ -112,7 +112,7 @@ class Client(threading.Thread):
 
 
 class Compose:
-    """The same server as the guide has it: a compose file, in which the model's name is changed."""
+    """The same server in a compose file, as in the compose guide."""
 
     def __init__(self, directory: Path, port: int, network: Network) -> None:
         directory.mkdir()
@@ -127,7 +127,7 @@ class Compose:
         subprocess.run(command, check=True, capture_output=True)
 
     def change(self, model: str) -> None:
-        """Write another model, and its image, into the file."""
+        """Write this model and its image into the file."""
         network = self._network
         server = {
             "image": network.image(model),
@@ -143,21 +143,21 @@ class Compose:
         self._file.write_text(yaml.safe_dump(content))
 
     def stop_change_up(self) -> None:
-        """The guide's way."""
+        """Change the model as the compose guide does."""
         self("stop")
         self.change(NEW)
         self("up", "--detach")
 
     def change_pull_up(self) -> None:
-        """As careful as compose can be: the image comes first, the weights cannot."""
+        """Pull the image first. compose has no way to download the weights first."""
         self.change(NEW)
         self("pull")
         self("up", "--detach")
 
 
 def measure(runs: int) -> str:
-    """Each way `runs` times, in turn."""
-    engine = docker.from_env()
+    """Measure each way `runs` times, in turn."""
+    client = docker.from_env()
     seen: dict[str, list[tuple[float, float]]] = {}
 
     def note(way: str, before: str, change: Callable[[], None]) -> None:
@@ -173,7 +173,7 @@ def measure(runs: int) -> str:
                 _deploy(project, network, OLD)
                 network.forget_new()
                 note("`pulumi up`", OLD, lambda: _deploy(project, network, NEW))
-                server = engine.containers.get(project.container)
+                server = client.containers.get(project.container)
                 note(RESTART, NEW, server.restart)
                 server.remove(force=True)
                 for way, change in (
@@ -196,7 +196,7 @@ def measure(runs: int) -> str:
 
 
 def _downtime(port: int, before: str, change: Callable[[], None]) -> tuple[float, float]:
-    """Seconds without an answer, and seconds that the change took to return."""
+    """Seconds without an answer, and seconds until `change` returned."""
     client = Client(port)
     client.start()
     client.next_answer(before)
@@ -222,20 +222,20 @@ def _deploy(project: Project, network: Network, model: str) -> None:
 
 @contextmanager
 def _network() -> Iterator[Network]:
-    """A slow registry and a slow hub with two images and two models, and an empty volume."""
+    """A slow registry with two images, a slow hub with two models, and an empty volume."""
     base = small_image.layer()
     content: dict[str, bytes] = {}
     for tag in TAGS.values():
         content |= image(tag, [base, _ballast(LAYER)], small_image.CONFIG)
-    engine = docker.from_env()
-    volume = engine.volumes.create(f"vllm-spark-benchmark-{os.getpid()}")
+    daemon = docker.from_env()
+    volume = daemon.volumes.create(f"vllm-spark-benchmark-{os.getpid()}")
     with (
         tempfile.TemporaryDirectory(prefix="benchmark-") as models,
         registry(content, login=None, rate=RATE) as address,
     ):
         for model in (OLD, NEW):
             _write_model(Path(models) / model)
-        hub = engine.containers.run(
+        hub = daemon.containers.run(
             IMAGE, ["-u", "/local_hub.py", "/hub"], entrypoint="python3",
             environment={"HUB_RATE": str(RATE)},
             volumes=[f"{ROOT}/tests/local_hub.py:/local_hub.py:ro", f"{models}:/hub:ro"],
@@ -251,11 +251,11 @@ def _network() -> Iterator[Network]:
             volume.remove(force=True)
             for tag in TAGS.values():
                 with suppress(ImageNotFound):
-                    engine.images.remove(f"{address}/vllm-openai-cpu:{tag}", force=True)
+                    daemon.images.remove(f"{address}/vllm-openai-cpu:{tag}", force=True)
 
 
 def _ballast(size: int) -> bytes:
-    """A layer of so many random bytes."""
+    """A layer of `size` random bytes."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         entry = tarfile.TarInfo("ballast")
@@ -265,7 +265,7 @@ def _ballast(size: int) -> bytes:
 
 
 def _write_model(folder: Path) -> None:
-    """A model's files, whole as far as anybody looks."""
+    """Write a model's files: enough to pass every check of the fetch."""
     folder.mkdir(parents=True)
     for name in ("config.json", "tokenizer.json"):
         (folder / name).write_text("{}")

@@ -1,4 +1,4 @@
-"""What the program costs when there is nothing to do, and how that grows with its servers."""
+"""The time of a run with nothing to do, and how it grows with the number of servers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.e2e.project import FAKE_IMAGE, ROOT, Project
 RUNS = 7
 SERVERS = (1, 5, 10, 20)
 FEW_RUNS = 3
-"""Of those with many servers."""
+"""The runs with many servers."""
 
 MANY_COMMANDS = {"`pulumi preview`": ("preview",), "`pulumi up`": ("up", "--yes")}
 COMMANDS = {
@@ -33,7 +33,7 @@ NOTHING_TO_DO = ("--expect-no-changes",)
 
 
 def measure(runs: int) -> str:
-    """Two tables: beside a minimal program, and with many servers."""
+    """Two tables: this program next to a minimal one, and programs with many servers."""
     build_fake_image(docker.from_env())
     return f"{_beside_minimal(runs)}\n\n{_many(min(runs, FEW_RUNS))}"
 
@@ -83,8 +83,8 @@ def _many(runs: int) -> str:
         "up that adds them, s",
         *(f"{name}, s" for name in MANY_COMMANDS),
     ]
-    said = f"None of them is started. {runs} runs each where nothing is to do."
-    return f"{table(head, rows)}\n\n{said}"
+    note = f"None of them is started. {runs} runs each where nothing is to do."
+    return f"{table(head, rows)}\n\n{note}"
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def _project(stack: str) -> Iterator[Project]:
 
 
 def _run(project: Project, *arguments: str) -> float:
-    """Seconds that it takes."""
+    """Run `pulumi`; the seconds it takes. RuntimeError if it fails."""
     began = time.monotonic()
     ended = project.pulumi(*arguments)
     took = time.monotonic() - began
@@ -115,7 +115,7 @@ def _kinds(project: Project) -> list[str]:
 
 
 def _make_minimal(project: Project, kinds: list[str]) -> None:
-    """Put the minimal program, with resources of these types, in place of ours."""
+    """Replace the project's program with the minimal one, with resources of these types."""
     runtime = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["runtime"]
     about = {"name": "minimal", "runtime": runtime}
     (project.directory / "Pulumi.yaml").write_text(yaml.safe_dump(about))

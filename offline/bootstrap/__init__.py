@@ -1,6 +1,6 @@
-"""How a machine with package registries, and no other internet, is made ready.
+"""Prepares a machine that reaches package registries and nothing else.
 
-The public face is what `vllm_spark.cli.prepare` calls where a download has failed.
+`vllm_spark.cli.prepare` calls these functions when a download has failed.
 """
 
 from offline.bootstrap.docker_daemon import start_docker

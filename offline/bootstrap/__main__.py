@@ -1,4 +1,4 @@
-"""`python -m offline.bootstrap`: every part that stack `local` needs, deploying nothing."""
+"""`python -m offline.bootstrap`: prepare everything that stack `local` needs; deploy nothing."""
 
 import sys
 

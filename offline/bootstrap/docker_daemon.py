@@ -1,4 +1,4 @@
-"""Debian's docker.io, installed and started by hand where no service manager does it."""
+"""Installs Debian's docker.io and starts it on a machine without a service manager."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ INSTALL_DOCKER = "install Docker (https://docs.docker.com/engine/install/) and s
 
 
 def start_docker(error: DockerUnavailable) -> None:
-    """Return once a daemon answers that this function has started. `error` is why none does.
+    """Start a daemon and return when it answers. `error` says why no daemon answered before.
 
-    `error` again where starting one by hand is not the way: another machine's daemon is meant, a
-    service manager runs, or this user is not root.
+    Raises `error` again if this function must not start one: the address is another machine's, a
+    service manager runs, or the user is not root. SetupError if the daemon does not start.
     """
     elsewhere = resolve().address != DEFAULT_SOCKET
     if elsewhere or Path("/run/systemd/system").is_dir() or os.geteuid() != 0:
@@ -38,7 +38,7 @@ def start_docker(error: DockerUnavailable) -> None:
 
 
 def _silence() -> str | None:
-    """Why Docker does not answer; None if it does."""
+    """Why the Docker daemon does not answer; None if it answers."""
     try:
         resolve().connect(timeout=10).close()
     except UNANSWERED as error:
@@ -52,15 +52,15 @@ def _listens(path: str) -> bool:
 
 
 def ensure_packages(*packages: str, program: str) -> None:
-    """Install Debian packages if `program` is not there."""
+    """Install Debian packages if `program` is missing. SetupError if that is not possible."""
     if shutil.which(program) is not None:
         return
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         raise SetupError(
-            f"{program} is missing, and only root on a Debian or Ubuntu can install it\n"
-            f"  fix: install {' and '.join(packages)} in your system's own way"
+            f"{program} is missing; `make` installs it only as root on Debian or Ubuntu\n"
+            f"  fix: install {' and '.join(packages)} with your system's package manager"
         )
-    fix = "see whether Debian's package mirror can be reached, then repeat"
+    fix = "check that Debian's package mirror can be reached, then repeat"
     run("update Debian's package lists", ["apt-get", "update"], fix=fix)
     run(
         f"install {' '.join(packages)}",
@@ -71,9 +71,9 @@ def ensure_packages(*packages: str, program: str) -> None:
 
 
 def forget_dead_dockerd(pid_file: Path) -> None:
-    """Remove what a killed dockerd left, if its number is a zombie's or another program's now.
+    """Remove the PID file of a killed dockerd if a zombie or another program has that PID now.
 
-    dockerd would take either for a dockerd that runs, and not start.
+    With the file in place, a new dockerd would think that another one runs, and exit.
     """
     with suppress(OSError, ValueError):
         stat = Path(f"/proc/{int(pid_file.read_text())}/stat").read_text()
@@ -82,16 +82,16 @@ def forget_dead_dockerd(pid_file: Path) -> None:
 
 
 def _start() -> None:
-    """Start containerd and dockerd, which live on after this program, and wait for an answer."""
+    """Start containerd and dockerd, which outlive this program, and wait for an answer."""
     logs = TOOLS / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     path = os.environ["PATH"]
     if shutil.which("nvidia-smi") is None and shutil.which(HOOK) is None:
-        # Docker refuses `--gpus` where this hook is not found. Where there is no GPU at all, the
-        # stand-in lets containers that ask for one be created, so that stacks can be tested.
+        # Docker refuses `--gpus` without this hook. On a machine without a GPU the substitute lets
+        # containers with `--gpus` be created, so that stacks can be tested.
         path = f"{HERE / 'no_gpu'}{os.pathsep}{path}"
     forget_dead_dockerd(PID_FILE)
-    # A second containerd would take the socket away from the first.
+    # A second containerd would take over the socket of the first.
     for daemon in ("dockerd",) if _listens(CONTAINERD_SOCKET) else ("containerd", "dockerd"):
         with (logs / f"{daemon}.log").open("ab") as log:
             process = subprocess.Popen(
@@ -108,8 +108,8 @@ def _start() -> None:
             last = (logs / "dockerd.log").read_text(errors="replace").splitlines()[-3:]
             shown = "\n".join(f"    | {line}" for line in last)
             raise SetupError(
-                f"dockerd was started and does not answer: {error}\n{shown}\n"
-                f"  all of it: {logs / 'dockerd.log'}\n  fix: {INSTALL_DOCKER}"
+                f"dockerd was started but does not answer: {error}\n{shown}\n"
+                f"  the whole log: {logs / 'dockerd.log'}\n  fix: {INSTALL_DOCKER}"
             )
         time.sleep(0.2)
     say("  dockerd answers")

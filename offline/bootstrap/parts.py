@@ -1,4 +1,4 @@
-"""What stack `local` needs beside Pulumi and Docker, where it cannot be downloaded."""
+"""Prepares what stack `local` needs besides Pulumi and Docker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vllm_spark.config.settings import Settings
 
 
 def ensure_parts_of(settings: Settings) -> None:
-    """The CPU image and the small model, if these settings want them."""
+    """Provide the CPU image and the small model, if these settings use them."""
     if settings.image.name == IMAGE:
         ensure_cpu_image()
         if settings.model.id == MODEL_ID:

@@ -1,4 +1,4 @@
-"""The Python plugins of `offline/plugins`, installed in place of the official ones."""
+"""Installs the Python plugins of `offline/plugins` in place of the official ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vllm_spark.setup.steps import run
 
 
 def install_python_plugins() -> None:
-    """Leave both where the CLI finds them, under the version numbers of the official ones."""
+    """Install both where the CLI finds them, under the version numbers of the official plugins."""
     PLUGIN_HOME.mkdir(parents=True, exist_ok=True)
     for name, number in wanted().items():
         with tempfile.TemporaryDirectory() as directory:
@@ -22,5 +22,5 @@ def install_python_plugins() -> None:
                 f"install the offline {name} plugin",
                 [*install_command(name, number), "--file", directory, "--reinstall"],
                 env=exports(),
-                fix="repeat; if it stays, remove .tools and repeat",
+                fix="repeat; if it fails again, remove .tools and repeat",
             )

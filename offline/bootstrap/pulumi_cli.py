@@ -1,4 +1,4 @@
-"""The Pulumi CLI, built from its Go module."""
+"""Builds the Pulumi CLI from its Go module."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ _STAMP = f"-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{VERSIO
 
 
 def build_pulumi_cli() -> None:
-    """The CLI, the Python language host, and the two scripts that the language host looks for."""
+    """Build the CLI and the Python language host, and copy the two scripts that the host needs.
+
+    SetupError if Go is missing or a build fails.
+    """
     if shutil.which("go") is None:
         raise SetupError(
-            "there is no Go to build the Pulumi CLI with\n"
+            "Go is missing, and the Pulumi CLI is built with it\n"
             "  fix: install Pulumi (https://www.pulumi.com/docs/install/) or Go 1.25"
         )
-    fix = "see whether the Go module proxy can be reached and the disk has 5 GB free, then repeat"
+    fix = "check that the Go module proxy can be reached and 5 GB of disk are free, then repeat"
     bin_ = OURS / "bin"
     cli, host = HERE / "cli", HERE / "language_host"
     sdk = "github.com/pulumi/pulumi/sdk/v3"
-    # The CLI comes last: it is what `usable_cli` looks for, so a half-made directory is made again.
+    # The CLI comes last: `usable_cli` looks for it, so an incomplete folder is built again.
     host_package = f"{sdk}/python/cmd/pulumi-language-python"
     run(
         "build the Python language host",

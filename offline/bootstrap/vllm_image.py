@@ -1,4 +1,4 @@
-"""The CPU engine's image for stack `local`: pulled, else built from package registries."""
+"""Provides the CPU image for stack `local`: pulled, else built from package registries."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from vllm_spark.errors import SetupError
 from vllm_spark.setup.steps import run, say
 
 IMAGE = "vllm/vllm-openai-cpu:v0.32.0-x86_64"
-"""The image that this module can build in place of the published one."""
+"""The image that this module pulls, or builds under the same name."""
 
 BASE = "vllm-spark-debian:bookworm"
 BASE_PACKAGES = "python3,python3-venv,python3-dev,g++,ca-certificates,libnuma1,libgomp1"
 NEEDED_GIB = 18
-"""Free disk for the build: the image of 7 GiB, its layers while they are made, the downloads."""
+"""Free disk space for the build: the image (7 GiB), its layers during the build, downloads."""
 
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def ensure_cpu_image() -> None:
-    """Leave IMAGE on the Docker host."""
+    """Pull or build IMAGE on the Docker host. SetupError if neither works."""
     client = connect()
     if _present(client, IMAGE):
         return
-    say(f"CPU engine: {IMAGE} is not here, pulling it")
+    say(f"CPU image: {IMAGE} is not on this host, pulling it")
     try:
-        run("pull the CPU engine", ["docker", "pull", IMAGE], fix="see whether it can be reached")
+        run("pull the CPU image", ["docker", "pull", IMAGE], fix="check that it can be reached")
     except SetupError as error:
         say(f"  {error}\n  building it from PyPI and Debian packages instead")
         _check_disk(client)
@@ -55,29 +55,29 @@ def _present(client: docker.DockerClient, name: str) -> bool:
 
 def _check_disk(client: docker.DockerClient) -> None:
     root = Path(client.info()["DockerRootDir"])
-    if not root.is_dir():  # a remote engine: its disk is not ours to see
+    if not root.is_dir():  # a remote daemon, whose disk cannot be seen
         return
     free = shutil.disk_usage(root).free / 2**30
     if free < NEEDED_GIB:
         raise SetupError(
             f"{root} has {free:.0f} GiB free and the build needs {NEEDED_GIB}\n"
-            "  fix: free some (`docker system df` shows what Docker holds), then repeat"
+            "  fix: free disk space (`docker system df` shows what Docker uses), then repeat"
         )
 
 
 def _build_base() -> None:
-    """A minimal Debian, named only once it is whole."""
+    """Import a minimal Debian. It gets its name only when it is complete."""
     ensure_packages("debootstrap", program="debootstrap")
     if os.geteuid() != 0:
-        raise SetupError("debootstrap takes root\n  fix: repeat as root, or let Docker pull images")
+        raise SetupError("debootstrap needs root\n  fix: repeat as root, or let Docker pull images")
     with tempfile.TemporaryDirectory(prefix="vllm-spark-") as directory:
         root = Path(directory) / "root"
         run(
             "bootstrap a Debian",
             ["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", "bookworm", root],
-            fix="see whether Debian's package mirror can be reached, then repeat",
+            fix="check that Debian's package mirror can be reached, then repeat",
         )
-        # Packages are fetched through the same proxies as here, so by the same authorities.
+        # The build downloads through the same proxies, so it must trust the same authorities.
         shutil.copy(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
         archive = Path(directory) / "base.tar"
         subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
@@ -85,16 +85,16 @@ def _build_base() -> None:
         run(
             "import the Debian",
             ["docker", "import", "--change", trust, archive, BASE],
-            fix="see the log",
+            fix="read Docker's message above, then repeat",
         )
 
 
 def _build_image() -> None:
     run(
-        "build the CPU engine",
+        "build the CPU image",
         ["docker", "build", "--network", "host", "--force-rm", "--tag", IMAGE]
         + [str(HERE / "vllm_image")],
         # Debian's Docker has no BuildKit client.
         env={"DOCKER_BUILDKIT": "0"},
-        fix="see whether PyPI can be reached, then repeat: nothing half-made is left",
+        fix="check that PyPI can be reached, then repeat; no partial result is left",
     )

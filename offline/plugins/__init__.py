@@ -1,14 +1,13 @@
-"""Pulumi plugins in Python for machines where the official ones cannot be downloaded.
+"""Pulumi plugins in Python for machines that cannot download the official ones.
 
-The official `docker` 5.2.0 and `command` 1.2.1 plugins are the normal case: the engine downloads
-them by itself. Some machines reach package registries (PyPI, the Go module proxy, Debian) and
-nothing else, and no registry serves those binaries. There these two stand in. They speak the same
-provider protocol, do the work with the `docker` package on the real Docker daemon, and cover only
-what this program uses; every other resource or property is refused, never ignored.
+Normally the Pulumi engine downloads the official `docker` 5.2.0 and `command` 1.2.1 plugins. Some
+machines reach package registries (PyPI, the Go module proxy, Debian) and nothing else, and no
+registry serves those binaries. These two plugins are substitutes. They speak the same provider
+protocol, use the `docker` package on the real Docker daemon, and cover only what this program uses.
+They refuse every other resource or property and ignore none.
 
-Where the official plugin has a quirk that the program must live with, so do these. What they know
-of it was read from the sources of terraform-provider-docker 4.5, pulumi-docker 5.2 and
-pulumi-command 1.2.1.
+They reproduce the quirks of the official plugins that the program has to handle. The behaviour was
+read from the sources of terraform-provider-docker 4.5, pulumi-docker 5.2 and pulumi-command 1.2.1.
 """
 
 from __future__ import annotations
@@ -25,10 +24,9 @@ exec {python} -P -c {program} "$@"
 def write_plugin_dir(directory: Path, name: str, version: str, python: Path) -> None:
     """Fill `directory` so that `pulumi plugin install resource NAME VERSION --file` accepts it.
 
-    The engine looks there for an executable named `pulumi-resource-NAME`. Ours is a script that
-    starts `python` (of the environment this program is installed in) on the code in this
-    checkout, so an edit here needs no new install. `version` is what the plugin answers when the
-    engine asks.
+    The Pulumi engine looks there for an executable named `pulumi-resource-NAME`. This one is a
+    script that runs the code of this checkout with `python`, so an edit here needs no new
+    installation. The plugin reports `version` to the engine.
     """
     checkout = Path(__file__).resolve().parents[2]
     program = (

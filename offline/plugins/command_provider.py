@@ -1,9 +1,9 @@
-"""The `command` plugin's stand-in: `command:local:Command`, a shell command with a lifecycle.
+"""The substitute for the `command` plugin: `command:local:Command`, a command with a lifecycle.
 
-Like the official one it runs `create` once, runs `update` (or again `create`) when an input has
-changed, `delete` when the resource goes, shows each line of output as it comes, and makes an
-output secret when any input is. A command that fails fails the resource, with all it printed.
-Not covered: `command:remote`, `assetPaths` and `archivePaths`.
+Like the official plugin, it runs `create` once, `update` (or `create` again) when an input has
+changed, and `delete` when the resource is deleted. It shows each line of output as it arrives, and
+makes the outputs secret if any input is secret. If a command fails, the resource fails with the
+command's output. Not covered: `command:remote`, `assetPaths` and `archivePaths`.
 """
 # ruff: noqa: ARG002  the Resource interface fixes the arguments
 
@@ -43,7 +43,7 @@ class Command(Resource):
         self._cancelled = threading.Event()
 
     def planned(self, old: State | None, new: State) -> State:
-        """Any run may print something else."""
+        """The outputs are unknown: every run may print something else."""
         return new | dict.fromkeys(self.outputs, UNKNOWN)
 
     def create(self, new: State, say: Say) -> tuple[str, State]:
@@ -51,11 +51,11 @@ class Command(Resource):
         return token_hex(8), new | self._run(new.get("create"), new, {}, say)
 
     def read(self, id: str, state: State) -> tuple[str, State]:
-        """A command leaves nothing that could be looked at."""
+        """Return the state unchanged: a command leaves nothing to inspect."""
         return id, state
 
     def update(self, id: str, old: State, new: State, say: Say) -> State:
-        """Run `update`, or `create` where there is none."""
+        """Run `update`, or `create` if there is no `update`."""
         return new | self._run(new.get("update") or new.get("create"), new, old, say)
 
     def delete(self, id: str, state: State, say: Say) -> None:
@@ -63,13 +63,16 @@ class Command(Resource):
         self._run(state.get("delete"), state, state, say)
 
     def cancel(self) -> None:
-        """Kill what runs."""
+        """Kill the running commands."""
         self._cancelled.set()
         for process in tuple(self._running):
             process.kill()
 
     def _run(self, command: str | None, inputs: State, previous: State, say: Say) -> State:
-        """Run `command`; return what it printed. The last output is in its environment."""
+        """Run `command` and return its output. It finds the previous output in its environment.
+
+        Refusal if it cannot be started or its exit status is not 0.
+        """
         last = {name: previous.get(name) or "" for name in self.outputs}
         if not command:
             return last
@@ -112,7 +115,7 @@ class Command(Resource):
             process.stdin.write(inputs.get("stdin") or "")
             process.stdin.close()
         except BrokenPipeError:
-            pass  # it did not care for its input
+            pass  # the command does not read its input
         code = process.wait()
         for reader in readers:
             reader.join(None if not self._cancelled.is_set() else 1)
@@ -131,5 +134,5 @@ class CommandPlugin(Plugin):
 
 
 def main(version: str) -> NoReturn:
-    """Serve the engine that started this process."""
+    """Serve the Pulumi engine that started this process."""
     serve(lambda engine: CommandPlugin(version, [Command()], engine))

@@ -1,13 +1,13 @@
-"""`docker:index/container:Container`: properties to Docker's own words, and back.
+"""`docker:index/container:Container`: converts properties to the Docker API's form and back.
 
-Reading back decides what a refresh can see. As in the official plugin, `envs`, `labels` and
-`volumes` are never read back, `ports`, `ulimits` and `gpus` only where the program sets them, and
-a container that is not running reads as `mustRun: false`, which the next `up` fixes by starting
-it (or by replacing it, where it publishes ports: those read back empty).
+What is read back determines what a refresh can see. As in the official plugin, `envs`, `labels` and
+`volumes` are never read back, and `ports`, `ulimits` and `gpus` only if the program sets them. A
+container that does not run reads as `mustRun: false`; the next `up` then starts it, or replaces it
+if it publishes ports, because those read back empty.
 
-An update in place never looks at the container. So one whose start failed is recorded as failed,
-and the next `up` without a refresh finds nothing to change and reports success with nothing
-running: the official plugin's behaviour, which the program's own health gate has to catch.
+An update in place never inspects the container. If a start has failed, the container is recorded as
+failed, and the next `up` without a refresh finds nothing to change and succeeds with nothing
+running. This is the official plugin's behaviour; the program's health gate has to catch it.
 """
 # ruff: noqa: ARG002  the Resource interface fixes the arguments
 
@@ -27,7 +27,7 @@ VOLUME = dict.fromkeys(("containerPath", "hostPath", "volumeName", "readOnly"))
 
 
 class Container(Resource):
-    """A container. Its id is Docker's."""
+    """A container. Its id is Docker's id."""
 
     type = "docker:index/container:Container"
     inputs: ClassVar = {
@@ -68,35 +68,35 @@ class Container(Resource):
     }
     outputs = ("exitCode",)
 
-    def __init__(self, engine: DockerDaemon) -> None:
-        self._engine = engine
+    def __init__(self, daemon: DockerDaemon) -> None:
+        self._daemon = daemon
 
     def deletes_before_replacing(self, old: State, new: State) -> bool:
-        """Old and new share a name, ports and memory."""
+        """Always: old and new share a name, ports and memory."""
         return True
 
     def create(self, new: State, say: Say) -> tuple[str, State]:
-        """Create and, unless `start` is false, start it."""
-        with self._engine.client(f"Unable to create container with image {new['image']}") as client:
-            self._engine.find_image(client, new["image"], None, say)
-        with self._engine.client("Unable to create container") as client:
+        """Create it, and start it unless `start` is false."""
+        with self._daemon.client(f"Unable to create container with image {new['image']}") as client:
+            self._daemon.find_image(client, new["image"], None, say)
+        with self._daemon.client("Unable to create container") as client:
             id = client.create_container_from_config(to_docker(new), new["name"])["Id"]
             if new["start"]:
                 self._start(client, id, new)
             return id, from_docker(client.inspect_container(id), new)
 
     def read(self, id: str, state: State) -> tuple[str, State] | None:
-        """Look at it."""
-        with self._engine.client("Unable to inspect container") as client:
+        """Inspect it."""
+        with self._daemon.client("Unable to inspect container") as client:
             try:
                 return id, from_docker(client.inspect_container(id), state)
             except NotFound:
                 return None
 
     def update(self, id: str, old: State, new: State, say: Say) -> State:
-        """Start it if it should run and does not; set restart policy and memory."""
+        """Start it if it should run and does not; update restart policy and memory."""
         state = self.updated(old, new)
-        with self._engine.client("Unable to update a container") as client:
+        with self._daemon.client("Unable to update a container") as client:
             if new["mustRun"] and not old.get("mustRun", True) and new["start"]:
                 self._start(client, id, state)
             settings = ("restart", "maxRetryCount", "memory", "memorySwap")
@@ -110,9 +110,9 @@ class Container(Resource):
         return state
 
     def delete(self, id: str, state: State, say: Say) -> None:
-        """Stop it within `destroyGraceSeconds` (unset: kill it), then remove it."""
+        """Stop it within `destroyGraceSeconds` (if unset, kill it), then remove it."""
         failing = f"Error deleting container {id[:12]}"
-        with self._engine.client(failing) as client, suppress(NotFound):
+        with self._daemon.client(failing) as client, suppress(NotFound):
             client.stop(id, timeout=state.get("destroyGraceSeconds") or 0)
             try:
                 client.remove_container(id, v=state.get("removeVolumes", True), force=True)
@@ -182,7 +182,7 @@ def to_docker(new: State) -> dict[str, Any]:
 
 
 def from_docker(seen: dict[str, Any], known: State) -> State:
-    """`known`, with what the Docker API's inspection can tell put in its place."""
+    """`known`, updated with what the Docker API's inspection shows."""
     config, host, running = seen["Config"], seen["HostConfig"], seen["State"]["Running"]
     capabilities = {"adds": host["CapAdd"] or [], "drops": host["CapDrop"] or []}
     read = {
@@ -231,7 +231,7 @@ def from_docker(seen: dict[str, Any], known: State) -> State:
             for binding in bindings or ()
         ]
     stopped = {} if running else {"exitCode": seen["State"]["ExitCode"], "mustRun": False}
-    # What is empty, and no part of the program, is left out: a refresh would only make noise of it.
+    # Empty values that the program does not set are left out: a refresh would report them as drift.
     return known | {name: value for name, value in read.items() if value or name in known} | stopped
 
 
@@ -244,7 +244,7 @@ def _restart_policy(new: State) -> dict[str, Any]:
 
 
 def _device_requests(gpus: str | None) -> list[dict[str, Any]]:
-    """The meaning of `docker run --gpus`, for `all` and `device=0,1`."""
+    """The device requests of `docker run --gpus`, for `all` and `device=0,1`."""
     if not gpus:
         return []
     request: dict[str, Any] = {"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}

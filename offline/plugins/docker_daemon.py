@@ -1,8 +1,7 @@
-"""The Docker daemon that the stand-in for the `docker` plugin works on, and images in it.
+"""The Docker daemon that the substitute for the `docker` plugin uses, and the images in it.
 
-Two resources need an image to be there: the one that pulls it, and the container made from it,
-which the official plugin lets pull it too. And every deed can meet a daemon that is not there, so
-the sentence about it is written once, here.
+Two resources pull a missing image: `RemoteImage`, and `Container`, as in the official plugin. Every
+operation may find no daemon; the message for that case is here, once.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from offline.plugins.resource import Refusal, Say
 
 GIB = 1 << 30
 LOCAL_SOCKET = "unix:///var/run/docker.sock"
-SECONDS_A_DEED_MAY_TAKE = 600  # removing a container with a large file system is slow
+LONGEST_OPERATION_SECONDS = 600  # removing a container with a large file system is slow
 
 
 class _NoImage(Exception):
-    """An image is not there and cannot be had."""
+    """An image is missing and cannot be pulled."""
 
 
 class DockerDaemon:
-    """Where the daemon is and how to log in to registries. Connects for each deed anew."""
+    """The daemon's address and the logins of registries. Each operation opens a new connection."""
 
     def __init__(self) -> None:
         self.host: str | None = None
@@ -38,7 +37,7 @@ class DockerDaemon:
         self._cancelled = threading.Event()
 
     def configure(self, host: str | None, logins: list[Mapping[str, str]]) -> None:
-        """Take a `docker:host` (None: DOCKER_HOST, else the local socket) and `registryAuth`."""
+        """Set `docker:host` (None: DOCKER_HOST, else the local socket) and `registryAuth`."""
         self.host = host
         self._logins = {
             resolve_index_name(convert_to_hostname(login["address"])): login for login in logins
@@ -50,16 +49,16 @@ class DockerDaemon:
 
     @contextmanager
     def client(self, failing: str) -> Iterator[Any]:
-        """A `docker.APIClient`; what the daemon refuses becomes a `Refusal` that opens `failing`.
+        """A `docker.APIClient`. Its errors become a `Refusal` whose text starts with `failing`.
 
-        Any, because its types cover half of it.
+        The type is Any, because docker-py's stubs are incomplete.
         """
         settings: dict[str, Any] = {"base_url": LOCAL_SOCKET, **kwargs_from_env()}
         if self.host:
             settings["base_url"] = self.host
         try:
             client = docker.APIClient(
-                **settings, timeout=SECONDS_A_DEED_MAY_TAKE, use_ssh_client=True
+                **settings, timeout=LONGEST_OPERATION_SECONDS, use_ssh_client=True
             )
             try:
                 yield client
@@ -77,7 +76,7 @@ class DockerDaemon:
             ) from error
 
     def find_image(self, client: Any, name: str, platform: str | None, say: Say) -> dict[str, Any]:
-        """What the daemon knows of image `name`, pulled only if it is not there at all."""
+        """The inspection of image `name`, which is pulled only if it is missing."""
         found = self.local_image(client, name)
         if not found:
             self._pull(client, name, platform, say)
@@ -87,14 +86,14 @@ class DockerDaemon:
         return found
 
     def local_image(self, client: Any, name: str) -> dict[str, Any] | None:
-        """The same, None if it is not there."""
+        """The inspection of image `name`; None if it is missing."""
         try:
             return dict(client.inspect_image(name))
         except ImageNotFound:
             return None
 
     def _pull(self, client: Any, name: str, platform: str | None, say: Say) -> None:
-        """Pull `name`, saying how far it is. The official plugin pulls in silence."""
+        """Pull `name` and show progress, which the official plugin does not."""
         login = self._logins.get(resolve_repository_name(name)[0], {})
         say(f"pulling {name}")
         try:
@@ -131,12 +130,12 @@ def _gib(sizes: dict[str, int]) -> str:
 
 
 def daemon_error(error: APIError) -> str:
-    """The daemon's own words."""
+    """The daemon's own message."""
     return f"Error response from daemon: {error.explanation or error}"
 
 
 def _root_cause(error: BaseException) -> str:
-    """What the operating system said, at the end of the chain of wrappers around it."""
+    """The operating system's message, from the end of the chain of exceptions."""
     text = str(error)
     cause: BaseException | None = error
     while cause:

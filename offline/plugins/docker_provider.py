@@ -1,8 +1,8 @@
-"""The `docker` plugin's stand-in: images, volumes and containers on a real Docker daemon.
+"""The substitute for the `docker` plugin: images, volumes and containers on a real Docker daemon.
 
-`RemoteImage` pulls a name that is not there and leaves one that is alone; `Volume` takes over one
-that exists under its name. Both are the official plugin's ways. A volume that is in use fails to
-be deleted at once here, with the daemon's reason, where the official one tries for 30 s first.
+As in the official plugin, `RemoteImage` pulls an image only if it is missing, and `Volume` adopts
+an existing volume of its name. Deleting a volume in use fails at once with the daemon's message;
+the official plugin first retries for 30 s.
 """
 # ruff: noqa: ARG002  the Resource interface fixes the arguments
 
@@ -22,7 +22,7 @@ from offline.plugins.resource import Input, Resource, Say, State, unknown_keys
 
 
 class RemoteImage(Resource):
-    """An image, pulled. Its id is the image's id with the name behind it."""
+    """An image that is pulled. Its id is the image's id followed by the name."""
 
     type = "docker:index/remoteImage:RemoteImage"
     inputs: ClassVar = {
@@ -33,36 +33,36 @@ class RemoteImage(Resource):
     }
     outputs = ("imageId", "repoDigest")
 
-    def __init__(self, engine: DockerDaemon) -> None:
-        self._engine = engine
+    def __init__(self, daemon: DockerDaemon) -> None:
+        self._daemon = daemon
 
     def create(self, new: State, say: Say) -> tuple[str, State]:
-        """Pull it, if nothing here has that name."""
-        with self._engine.client("Unable to read Docker image into resource") as client:
-            image = self._engine.find_image(client, new["name"], new.get("platform"), say)
+        """Pull it if no image has that name."""
+        with self._daemon.client("Unable to read Docker image into resource") as client:
+            image = self._daemon.find_image(client, new["name"], new.get("platform"), say)
         return _seen(image, new)
 
     def read(self, id: str, state: State) -> tuple[str, State] | None:
-        """See which image has the name now."""
-        with self._engine.client("Error reading docker image") as client:
-            image = self._engine.local_image(client, state["name"])
+        """Read which image has the name now."""
+        with self._daemon.client("Error reading docker image") as client:
+            image = self._daemon.local_image(client, state["name"])
         return _seen(image, state) if image else None
 
     def update(self, id: str, old: State, new: State, say: Say) -> State:
-        """Only `keepLocally` gets here; it matters when the image goes."""
+        """Only `keepLocally` changes in place; `delete` reads it."""
         return self.updated(old, new)
 
     def delete(self, id: str, state: State, say: Say) -> None:
-        """Take the name off the image, and the image with its last name, unless it is kept."""
+        """Remove the name, and the image with its last name, unless `keepLocally` is set."""
         if state.get("keepLocally"):
             return
-        with self._engine.client("Unable to remove Docker image") as client:
-            if self._engine.local_image(client, state["name"]):
+        with self._daemon.client("Unable to remove Docker image") as client:
+            if self._daemon.local_image(client, state["name"]):
                 client.remove_image(state["name"])
 
     def cancel(self) -> None:
         """Stop pulling."""
-        self._engine.cancel()
+        self._daemon.cancel()
 
 
 def _seen(image: dict[str, Any], state: State) -> tuple[str, State]:
@@ -83,35 +83,35 @@ class Volume(Resource):
     }
     outputs = ("mountpoint",)
 
-    def __init__(self, engine: DockerDaemon) -> None:
-        self._engine = engine
+    def __init__(self, daemon: DockerDaemon) -> None:
+        self._daemon = daemon
 
     def deletes_before_replacing(self, old: State, new: State) -> bool:
-        """Under one name there is one volume."""
+        """True if both have one name: Docker has one volume per name."""
         return bool(old.get("name") == new["name"])
 
     def create(self, new: State, say: Say) -> tuple[str, State]:
-        """Create it, or take the one of that name."""
+        """Create it, or adopt the volume of that name."""
         labels = {item["label"]: item["value"] for item in new.get("labels") or ()}
-        with self._engine.client("Unable to create volume") as client:
+        with self._daemon.client("Unable to create volume") as client:
             volume = client.create_volume(new["name"], new.get("driver"), labels=labels)
         return volume["Name"], _read_volume(volume, new)
 
     def read(self, id: str, state: State) -> tuple[str, State] | None:
-        """Look at it."""
-        with self._engine.client("Unable to inspect volume") as client:
+        """Inspect it."""
+        with self._daemon.client("Unable to inspect volume") as client:
             try:
                 return id, _read_volume(client.inspect_volume(id), state)
             except NotFound:
                 return None
 
     def update(self, id: str, old: State, new: State, say: Say) -> State:
-        """Nothing about a volume changes in place."""
+        """Change nothing: no property of a volume can change in place."""
         return self.updated(old, new)
 
     def delete(self, id: str, state: State, say: Say) -> None:
-        """Remove it with all that is in it."""
-        with self._engine.client("Unable to remove volume") as client, suppress(NotFound):
+        """Remove it with its content."""
+        with self._daemon.client("Unable to remove volume") as client, suppress(NotFound):
             client.remove_volume(id)
 
 
@@ -134,32 +134,32 @@ class DockerPlugin(Plugin):
     settings: ClassVar = {
         "host": Input(),
         "registryAuth": Input(fields=dict.fromkeys(("address", "username", "password"))),
-        "version": Input(),  # which plugin the engine is to take: its own business
+        "version": Input(),  # selects the plugin; only the engine reads it
     }
 
     def __init__(self, version: str, engine_address: str) -> None:
-        self.engine = DockerDaemon()
-        resources = (RemoteImage(self.engine), Volume(self.engine), Container(self.engine))
+        self.daemon = DockerDaemon()
+        resources = (RemoteImage(self.daemon), Volume(self.daemon), Container(self.daemon))
         super().__init__(version, resources, engine_address)
 
     def CheckConfig(self, request: proto.CheckRequest, context: Any) -> proto.CheckResponse:
-        """Refuse a setting of the provider that would be ignored."""
+        """Refuse provider settings that would be ignored."""
         unknown = unknown_keys(self.settings, _decoded(plain(request.news)))
         failures = [self.unknown(key, f"the provider's {path}") for key, path in unknown]
         return proto.CheckResponse(inputs=request.news, failures=failures)
 
     def configure(self, config: State) -> None:
-        """Take `host` and `registryAuth`."""
+        """Set `host` and `registryAuth`."""
         config = _decoded(config)
-        self.engine.configure(config.get("host"), config.get("registryAuth") or [])
+        self.daemon.configure(config.get("host"), config.get("registryAuth") or [])
 
 
 def _decoded(config: State) -> State:
-    """A provider's settings that are not strings come as JSON texts."""
+    """Decode the provider's settings: those that are not strings arrive as JSON text."""
     auth = config.get("registryAuth")
     return config | {"registryAuth": json.loads(auth)} if isinstance(auth, str) else config
 
 
 def main(version: str) -> NoReturn:
-    """Serve the engine that started this process."""
+    """Serve the Pulumi engine that started this process."""
     serve(lambda engine: DockerPlugin(version, engine))

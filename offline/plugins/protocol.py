@@ -1,9 +1,8 @@
-"""Pulumi's provider protocol, for a plugin that is a handful of `Resource` objects.
+"""Pulumi's provider protocol, for a plugin that consists of a few `Resource` objects.
 
-The SDK has helpers for this (`pulumi.provider.experimental`), but they show a person Python's
-exceptions and cannot say "created, but failed to start", which is just what the official docker
-plugin says when a container does not come up. The protocol itself is small, so it is spoken here
-directly: messages in and out, secrets kept secret, errors as sentences.
+The SDK has helpers for this (`pulumi.provider.experimental`), but they show Python tracebacks to
+the user, and they cannot report "created, but failed to start" as the official docker plugin does.
+The protocol is small, so it is implemented here: messages, secrets, and errors as sentences.
 """
 # ruff: noqa: ARG002  gRPC fixes the arguments
 
@@ -36,7 +35,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class _Status:
-    """What grpc wants of an error that carries details."""
+    """The status object that grpc expects for an error with details."""
 
     code: Any
     details: str
@@ -44,7 +43,7 @@ class _Status:
 
 
 def _explains(method: Method) -> Method:
-    """Turn what `method` raises into an error the engine prints as it is."""
+    """Turn exceptions of `method` into errors that the Pulumi engine prints unchanged."""
 
     @functools.wraps(method)
     def explained(self: Plugin, request: Any, context: Any) -> Any:
@@ -78,7 +77,7 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
 
     name: ClassVar[str]
     accepts_secrets: ClassVar[bool]
-    """Whether the engine tells secrets apart here, or marks them by itself in what comes back."""
+    """True: the engine sends secrets marked. False: it marks them itself in the results."""
 
     def __init__(self, version: str, resources: Iterable[Resource], engine_address: str) -> None:
         self.version = version
@@ -86,21 +85,21 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
         self._engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(engine_address))
 
     def GetPluginInfo(self, request: Any, context: Any) -> proto.PluginInfo:
-        """The version the engine asked to have installed."""
+        """Report the version that the engine installed."""
         return proto.PluginInfo(version=self.version)
 
     @_explains
     def Configure(self, request: proto.ConfigureRequest, context: Any) -> proto.ConfigureResponse:
-        """Take the provider's own settings. Connects to nothing: a preview needs no daemon."""
+        """Read the provider's settings. It does not connect: a preview needs no daemon."""
         self.configure(plain(request.args))
         return proto.ConfigureResponse(acceptSecrets=self.accepts_secrets, supportsPreview=True)
 
     def configure(self, config: State) -> None:
-        """Remember what the resources need of the provider's settings."""
+        """Keep the provider's settings that the resources need."""
 
     @_explains
     def Check(self, request: proto.CheckRequest, context: Any) -> proto.CheckResponse:
-        """Refuse what would otherwise be ignored; fill in the defaults."""
+        """Refuse properties that would be ignored; fill in the defaults."""
         resource = self._resource(request.urn)
         news = plain(request.news)
         short = resource.type.rpartition(":")[2]
@@ -124,17 +123,17 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
         return proto.CheckResponse(inputs=inputs, failures=failures)
 
     def unknown(self, key: str, path: str) -> proto.CheckFailure:
-        """The failure for a property nothing here would look at."""
+        """The failure for a property that this plugin does not know."""
         return proto.CheckFailure(
             property=key,
             reason=f"the offline {self.name} plugin does not know {path}, which it would silently "
-            f"ignore; take it out, or use the official plugin (`pulumi plugin install resource "
+            f"ignore; remove it, or use the official plugin (`pulumi plugin install resource "
             f"{self.name} {self.version}` where GitHub can be reached)",
         )
 
     @_explains
     def Diff(self, request: proto.DiffRequest, context: Any) -> proto.DiffResponse:
-        """Compare the last known state, not the last inputs: so that drift shows."""
+        """Compare with the last known state, not with the last inputs, so that drift shows."""
         resource = self._resource(request.urn)
         old, new = plain(request.olds), plain(request.news)
         changed = resource.changed(old, new)
@@ -148,7 +147,7 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
 
     @_explains
     def Create(self, request: proto.CreateRequest, context: Any) -> proto.CreateResponse:
-        """Make the resource, or in a preview say what is known of it."""
+        """Create the resource; in a preview, return what is known of it."""
         resource = self._resource(request.urn)
         new = plain(request.properties)
         if request.preview:
@@ -159,7 +158,7 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
 
     @_explains
     def Read(self, request: proto.ReadRequest, context: Any) -> proto.ReadResponse:
-        """Look at the real thing. Its inputs follow what is seen, so that a diff can show it."""
+        """Read the real resource. The inputs follow its state, so that a diff can show drift."""
         found = self._resource(request.urn).read(request.id, plain(request.properties))
         if found is None:
             return proto.ReadResponse()
@@ -173,7 +172,7 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
 
     @_explains
     def Update(self, request: proto.UpdateRequest, context: Any) -> proto.UpdateResponse:
-        """Change the resource in place, or in a preview say what is known of it."""
+        """Change the resource in place; in a preview, return what is known of it."""
         resource = self._resource(request.urn)
         old, new = plain(request.olds), plain(request.news)
         if request.preview:
@@ -190,12 +189,12 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
         return Empty()
 
     def Cancel(self, request: Any, context: Any) -> Any:
-        """Somebody pressed Ctrl-C."""
+        """Handle Ctrl-C."""
         self.cancel()
         return Empty()
 
     def cancel(self) -> None:
-        """Give up what is under way."""
+        """Cancel all running operations."""
         for resource in self.resources.values():
             resource.cancel()
 
@@ -214,14 +213,14 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
             log = engine_pb2.LogRequest(
                 severity=engine_pb2.INFO, message=line, urn=urn, ephemeral=True
             )
-            with suppress(grpc.RpcError):  # an engine that stopped listening fails no deed
+            with suppress(grpc.RpcError):  # an engine that stopped listening is no failure
                 self._engine.Log(log)
 
         return say
 
 
 def plain(struct: Any) -> Any:
-    """A protobuf Struct as Python values: secrets in the clear, whole numbers as int."""
+    """A protobuf Struct as Python values: secrets decoded, whole numbers as int."""
 
     def value(of: Any) -> Any:
         if is_rpc_secret(of):
@@ -240,10 +239,10 @@ def _properties(request: Any) -> Any:
 
 
 def _sealed(state: State, source: Any) -> Any:
-    """`state` as a Struct in which whatever came from a secret in `source` is secret again.
+    """`state` as a Struct in which everything derived from a secret in `source` is secret.
 
-    A property that was itself secret is sent back as it came; one that was computed from inputs
-    of which any was secret is sealed whole, as it may repeat the secret.
+    A secret input is returned unchanged. A computed property is marked secret if any input is
+    secret, because it may repeat the secret.
     """
     raw = MessageToDict(source)
     secrets = {name for name, value in raw.items() if _has_secret(value)}
@@ -268,12 +267,12 @@ def _has_secret(value: Any) -> bool:
 
 
 def serve(make: Callable[[str], Plugin]) -> NoReturn:
-    """Run the plugin that `make` returns for an engine's address, as long as that engine lives.
+    """Run the plugin that `make` returns for an engine's address, until that engine ends.
 
-    The engine starts a plugin with its own address as the last argument and reads the port from
-    the first line. It ends it by SIGINT, one plugin after another; a traceback of each would take
-    time, and might be shown to a person. Should the engine die itself, nothing tells the plugin, so
-    the plugin watches whose child it is.
+    The Pulumi engine starts a plugin with the engine's address as the last argument and reads the
+    plugin's port from the first line of output. It ends plugins with SIGINT, one after another;
+    the default handler ends the process without a traceback. If the engine is killed, the plugin
+    gets no signal, so it watches its parent process.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     engine = os.getppid()
@@ -286,4 +285,4 @@ def serve(make: Callable[[str], Plugin]) -> NoReturn:
     while os.getppid() == engine:
         server.wait_for_termination(timeout=2)
     plugin.cancel()
-    os._exit(0)  # without waiting for the threads: nobody is left to hear what became of it
+    os._exit(0)  # without waiting for threads: nobody reads their results

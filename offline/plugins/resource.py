@@ -1,11 +1,11 @@
-"""What a resource type of a stand-in plugin says about itself, and how two states are compared.
+"""A resource type of a substitute plugin: its properties, and how two states are compared.
 
-The official docker plugin is a Terraform provider behind a bridge, and the rules by which it calls
-a change a change are Terraform's: an unset property equals its default or its empty value, some
-lists are sets, and some properties, once unset, stay as they are. Those rules are data here
-(`Input`), one line a property, so that a reader can lay them beside the official schema.
+The official docker plugin is a Terraform provider behind a bridge, so Terraform's rules decide
+what counts as a change: an unset property equals its default or its empty value, some lists are
+sets, and some properties keep their value when they are unset. Here the rules are data (`Input`),
+one line per property, so that a reader can compare them with the official schema.
 """
-# ruff: noqa: ARG002  what a default ignores, a subclass looks at
+# ruff: noqa: ARG002  subclasses use the arguments that the defaults ignore
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pulumi.runtime.rpc import UNKNOWN
 
 State = dict[str, Any]
 Say = Callable[[str], None]
-"""Shows a line beside the resource while it is worked on."""
+"""Shows a progress line next to the resource."""
 
 
 class Refusal(Exception):
-    """What was asked cannot be done. The text is for a person."""
+    """The operation is not possible. The text is for the user."""
 
 
 class Unfinished(Refusal):
-    """The resource exists under `id` but did not come up: the engine records it as failed."""
+    """The resource exists under `id` but did not start: the engine records it as failed."""
 
     def __init__(self, text: str, id: str, state: State) -> None:
         super().__init__(text)
@@ -36,7 +36,7 @@ class Unfinished(Refusal):
 
 @dataclass(frozen=True)
 class Input:
-    """How one property behaves."""
+    """The rules of one property."""
 
     required: bool = False
     replaces: bool = False
@@ -46,10 +46,10 @@ class Input:
     """Removing it from the program changes nothing (Terraform: optional and computed)."""
     unordered: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """The known keys of the object, or of each object in the list, with their defaults."""
+    """The valid keys of the object, or of each object in the list, with their defaults."""
 
     def comparable(self, value: Any) -> Any:
-        """`value` so that two that mean the same are equal; None for anything empty."""
+        """`value` in a form in which equivalent values are equal; None if it is empty."""
         if isinstance(value, list):
             items = [self.comparable(item) for item in value]
             return (sorted(items, key=repr) if self.unordered else items) or None
@@ -60,19 +60,19 @@ class Input:
 
 
 class Resource(ABC):
-    """One resource type: its rules as data, its deeds as methods."""
+    """One resource type: its rules as data, its operations as methods."""
 
     type: ClassVar[str]
     inputs: ClassVar[Mapping[str, Input]]
     outputs: ClassVar[tuple[str, ...]]
-    """What is known only after the deed."""
+    """Properties that are known only after the operation."""
 
     def unknown_inputs(self, given: State) -> Iterator[tuple[str, str]]:
-        """Each property, and key within one, that nothing here would look at, as (where, name)."""
+        """Each unknown property, and unknown key in a property, as (property, dotted path)."""
         yield from unknown_keys(self.inputs, given)
 
     def changed(self, old: State, new: State) -> list[str]:
-        """The names of the properties whose change the program asks for."""
+        """The names of the properties that the program changes."""
         return [
             name
             for name, rule in self.inputs.items()
@@ -82,7 +82,7 @@ class Resource(ABC):
         ]
 
     def updated(self, old: State, new: State) -> State:
-        """The state after an update in place, as far as the plan knows it."""
+        """The state after an update in place, as far as it is known in advance."""
         kept = {
             name: value
             for name, value in old.items()
@@ -91,7 +91,7 @@ class Resource(ABC):
         return kept | new
 
     def planned(self, old: State | None, new: State) -> State:
-        """What a preview shows for a create (`old` is None) or an update."""
+        """The state that a preview shows for a create (`old` is None) or an update."""
         if old is None:
             return new | dict.fromkeys(self.outputs, UNKNOWN)
         return self.updated(old, new)
@@ -102,28 +102,28 @@ class Resource(ABC):
 
     @abstractmethod
     def create(self, new: State, say: Say) -> tuple[str, State]:
-        """Make it; return its id and state."""
+        """Create it and return its id and state. Refusal if that is not possible."""
 
     @abstractmethod
     def read(self, id: str, state: State) -> tuple[str, State] | None:
-        """Its id and state as they are now, None if it is gone."""
+        """Its current id and state; None if it does not exist."""
 
     @abstractmethod
     def update(self, id: str, old: State, new: State, say: Say) -> State:
-        """Change it in place; return its new state."""
+        """Change it in place and return its new state."""
 
     @abstractmethod
     def delete(self, id: str, state: State, say: Say) -> None:
-        """Remove it. That it is gone already is no error."""
+        """Remove it. It is no error if it does not exist."""
 
-    def cancel(self) -> None:  # noqa: B027  most deeds are too short to be cut off
-        """Give up what is under way: somebody pressed Ctrl-C."""
+    def cancel(self) -> None:  # noqa: B027  most operations are short
+        """Stop the running operation, after Ctrl-C."""
 
 
 def unknown_keys(rules: Mapping[str, Input], given: State) -> Iterator[tuple[str, str]]:
-    """Each key of `given`, at either level, that `rules` lack, as (top key, dotted path)."""
+    """Each key of `given`, at both levels, that is not in `rules`, as (top key, dotted path)."""
     for name, value in given.items():
-        if name.startswith("__"):  # the bridge keeps notes of its own in a state
+        if name.startswith("__"):  # keys that the bridge adds to a state
             continue
         if name not in rules:
             yield name, name

@@ -29,45 +29,44 @@ GUIDE = ROOT / "tests" / "data" / "guide" / "compose.yaml"
 SERVICE = "vllm-qwen3-30b-a3b-fp8"
 TOKEN = "hf_not-a-real-token"
 
-KERNELS = "compiled kernels outlive the container"
-LABEL = "by which a server knows its own container"
+KERNELS = "keeps compiled kernels when the container is removed"
+LABEL = "identifies the server that owns the container"
 DEVIATIONS = {
     "Config.AttachStderr": "as AttachStdout",
-    "Config.AttachStdout": "read only where a container is started in the foreground",
-    "Config.Cmd.--served-model-name": "the name it has with the guide too, now said: vLLM since "
-    "0.10.2 replaces it by a path when it works offline",
+    "Config.AttachStdout": "matters only for a container started in the foreground",
+    "Config.Cmd.--served-model-name": "the same name as with the guide, made explicit: since "
+    "0.10.2 an offline vLLM would use a path as the name",
     "Config.Env.FLASHINFER_WORKSPACE_BASE": KERNELS,
-    "Config.Env.HF_HUB_CACHE": "the guide's `--download-dir`, so that weights already there are "
-    "found",
-    "Config.Env.HF_HUB_OFFLINE": "the model is complete before the server starts, which then needs "
-    "no network",
+    "Config.Env.HF_HUB_CACHE": "the guide's `--download-dir`, so that existing weights are found",
+    "Config.Env.HF_HUB_OFFLINE": "the model is complete before the server starts, so the server "
+    "needs no network",
     "Config.Env.TORCHINDUCTOR_CACHE_DIR": KERNELS,
     "Config.Env.TRITON_CACHE_DIR": KERNELS,
     "Config.Env.VLLM_CACHE_ROOT": KERNELS,
     "Config.Env.VLLM_ENGINE_READY_TIMEOUT_S": "`vllm-spark:health` limits the start; vLLM's own "
-    "limit must not run out before",
+    "limit must not end it first",
     "Config.Labels.vllm-spark.project": LABEL,
     "Config.Labels.vllm-spark.server": LABEL,
     "Config.Labels.vllm-spark.stack": LABEL,
     "Config.Labels.vllm-spark.state-id": LABEL,
     "Config.Labels.vllm-spark.version": "the release that declared the container",
-    "Config.StopTimeout": "said, since Pulumi stops the container with the same patience; Docker's "
-    "own default is the same",
-    "Config.Volumes./root/.cache/huggingface": "the docker plugin names the mount here too; "
-    "HostConfig.Binds decides, and is the guide's",
-    "HostConfig.DeviceRequests.0.Driver": "as `docker run --gpus all`: Docker takes the driver "
-    "that has the capability `gpu`, on a Spark nvidia's",
-    "HostConfig.Init": "the docker plugin always sends it; false is also what Docker takes for "
-    "absent, unless the daemon is configured otherwise",
-    "HostConfig.NetworkMode": "compose makes a network for every project; one server needs none",
-    "HostConfig.PortBindings.8000/tcp.0.HostIp": "every call in the guide goes to localhost, and "
-    "its server asks for no key; `vllm-spark:endpoint` opens it",
+    "Config.StopTimeout": "explicit, because Pulumi stops the container with the same limit; it "
+    "is also Docker's default",
+    "Config.Volumes./root/.cache/huggingface": "the docker plugin repeats the mount here; "
+    "HostConfig.Binds decides, and equals the guide's",
+    "HostConfig.DeviceRequests.0.Driver": "as with `docker run --gpus all`: Docker selects the "
+    "driver with the capability `gpu`, on a Spark NVIDIA's",
+    "HostConfig.Init": "the docker plugin always sends it; false is also Docker's default, unless "
+    "the daemon is configured otherwise",
+    "HostConfig.NetworkMode": "compose creates a network for every project; one server needs none",
+    "HostConfig.PortBindings.8000/tcp.0.HostIp": "the guide's clients use localhost, and its "
+    "server requires no key; `vllm-spark:endpoint` opens the port",
 }
 """Each field that is meant to differ, and why."""
 
 DEVIATIONS_WITHOUT_TOKEN = {
-    "Config.Env.HF_TOKEN": "there only if `vllm-spark:huggingFaceToken` is configured, and then as "
-    "in the guide; an empty token is none",
+    "Config.Env.HF_TOKEN": "set only if `vllm-spark:huggingFaceToken` is set, and then as in the "
+    "guide; an empty token is no token",
     "Config.Env.HUGGING_FACE_HUB_TOKEN": "as HF_TOKEN",
 }
 

@@ -1,4 +1,4 @@
-"""Runs the program under Pulumi's mocks and records every resource that it declares."""
+"""Runs a program under Pulumi's mocks and records every resource that it declares."""
 
 from __future__ import annotations
 
@@ -70,7 +70,10 @@ async def _registered() -> None:
 
 @pytest.fixture
 def deploy(monkeypatch: pytest.MonkeyPatch) -> Deploy:
-    """`deploy("spark", engine={...})`: the stack of that file, with whole keys replaced."""
+    """`deploy("spark", engine={...})`: the stack of that file, with whole keys replaced.
+
+    `program` is the program to run; without it, the repository's.
+    """
 
     for hook in ("register_error_hook", "register_resource_hook"):
         # Hooks are called back by the engine, and mocks have none.
@@ -78,7 +81,13 @@ def deploy(monkeypatch: pytest.MonkeyPatch) -> Deploy:
             f"pulumi.resource_hooks.{hook}", lambda _hook: asyncio.ensure_future(_registered())
         )
 
-    def run(stack: str, *, secrets: dict[str, str] | None = None, **keys: Any) -> Deployment:
+    def run(
+        stack: str,
+        *,
+        secrets: dict[str, str] | None = None,
+        program: Path = ROOT / "__main__.py",
+        **keys: Any,
+    ) -> Deployment:
         config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
         config |= {f"vllm-spark:{key}": value for key, value in keys.items()}
         config |= {f"vllm-spark:{key}": value for key, value in (secrets or {}).items()}
@@ -92,12 +101,12 @@ def deploy(monkeypatch: pytest.MonkeyPatch) -> Deploy:
         pulumi.runtime.set_all_config(texts, [f"vllm-spark:{key}" for key in secrets or {}])
 
         @pulumi.runtime.test  # type: ignore[untyped-decorator]
-        def program() -> None:
-            deployment.outputs = runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+        def declare() -> None:
+            deployment.outputs = runpy.run_path(str(program), run_name="__main__")
 
         handler = signal.getsignal(signal.SIGINT)
         try:
-            program()
+            declare()
             deployment.on_interrupt = signal.getsignal(signal.SIGINT)
         finally:
             signal.signal(signal.SIGINT, handler)

@@ -73,7 +73,7 @@ def test_model_and_image_may_be_given_as_plain_text() -> None:
         ({"model": {"id": "a/b", "revision": "--x"}}, "vllm-spark:model.revision", "a commit"),
         ({"model": {"id": "a/b", "servedName": "-x"}}, "vllm-spark:model.servedName", "one word"),
         ({"image": {"name": "vllm"}}, "vllm-spark:image.name", "tag"),
-        ({"cache": {"hostPath": "hf"}}, "vllm-spark:cache.hostPath", "from the root"),
+        ({"cache": {"hostPath": "hf"}}, "vllm-spark:cache.hostPath", "absolute path"),
         ({"cache": {"hostPath": "/a:b"}}, "vllm-spark:cache.hostPath", "'/a:b'"),
         ({"cache": {"volume": "a/b"}}, "vllm-spark:cache.volume", "Docker volume"),
         ({"cache": {}}, "vllm-spark:cache", "hostPath or volume"),

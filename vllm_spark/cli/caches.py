@@ -1,6 +1,6 @@
 """`make caches STACK=x`: what the stack's cache holds, and with PRUNE=1 less of it.
 
-Weights are listed, never removed: 30 GB take long to fetch again, and other stacks may serve them.
+Weights are listed, never removed: 31 GB take long to fetch again, and other stacks may serve them.
 Compiled kernels of an image that nobody has any more are of no use; PRUNE=1 removes those which
 belong neither to a container on this host, running or not, nor to the image of a stack here.
 """

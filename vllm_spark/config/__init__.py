@@ -1,5 +1,6 @@
-"""What a stack may say: sections, values, their validation.
+"""The config of a stack: its keys, their values, and their validation.
 
 Public face: `settings.Settings`, the whole config as one typed value, and `stack_file.load_stack`,
-which reads it without Pulumi. Parsing says what has the wrong form; `deployment.review` judges.
+which reads it without Pulumi. This room checks form only; `deployment.review` checks whether flags
+and memory make sense.
 """

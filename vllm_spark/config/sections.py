@@ -1,7 +1,7 @@
 """The objects of a stack's config, each with the rules of its own keys.
 
-A field's description says what would be right: the error of a mistake ends with it, and the
-reference of the keys is made of it.
+A field's description names the valid values. An error about the field ends with it, and
+docs/config.md is generated from it, so each rule is written once.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from vllm_spark.images import ImageReference, Version, vllm_version
 from vllm_spark.problems import Problem
 
 NAMESPACE = "vllm-spark"
-"""Prefix of every config key. Fixed, so that a project made from this one may have any name."""
+"""Prefix of every config key. It is fixed, so that a copy of this project may have any name."""
 
 LONGEST_START = 86_400
-"""Seconds, the most that the health gate can be told to wait."""
+"""Seconds: the upper limit of every time limit of the health gate."""
 
 
 class Section(BaseModel):
-    """Base of every config object: camelCase keys, none unknown, no change after parsing."""
+    """Base of every config object: camelCase keys, unknown keys refused, immutable."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=False
@@ -46,14 +46,14 @@ class Section(BaseModel):
 
 
 class Model(Section):
-    """Which model is served."""
+    """The model to serve."""
 
-    id: ModelId = Field(description="a repository on the Hugging Face hub, as owner/name")
+    id: ModelId = Field(description="a repository on the Hugging Face Hub, as owner/name")
     revision: Revision | None = Field(
-        None, description="a commit, tag or branch of that repository"
+        None, description="a commit, tag or branch of that repository; main if not set"
     )
     served_name: ServedName | None = Field(
-        None, description="the name that clients ask for, one word; the model's id if not given"
+        None, description="the model name in client requests, one word; the id if not set"
     )
 
     @model_validator(mode="before")
@@ -63,15 +63,18 @@ class Model(Section):
 
 
 class Image(Section):
-    """Which image serves it."""
+    """The image that serves the model."""
 
-    name: ImageName = Field(description="an image with its tag or digest")
+    name: ImageName = Field(description="an image name with a tag or a digest")
     vllm_version: Release | None = Field(
-        None, description="the vLLM release in the image, such as 0.28.0, where its tag tells none"
+        None,
+        description="the vLLM release in the image, such as 0.28.0; needed if the tag does not "
+        "show it",
     )
     registry_user: str = Field(
         "$oauthtoken",
-        description="whose password vllm-spark:registryPassword is; nvcr.io's user if not given",
+        description="the registry user that vllm-spark:registryPassword belongs to; nvcr.io's user "
+        "if not set",
     )
 
     @model_validator(mode="before")
@@ -86,33 +89,33 @@ class Image(Section):
 
     @property
     def version(self) -> Version | None:
-        """The vLLM release in the image; None if neither config nor tag tells."""
-        told = self.vllm_version
-        return Version.parse(told) if told else vllm_version(self.reference)
+        """The vLLM release in the image; None if neither the config nor the tag shows it."""
+        declared = self.vllm_version
+        return Version.parse(declared) if declared else vllm_version(self.reference)
 
 
 class Cache(Section):
-    """Where weights are kept between containers: a folder of the host, or a Docker volume."""
+    """Where weights are kept between containers: a folder on the host, or a Docker volume."""
 
-    host_path: str | None = Field(None, description="a folder of the host, from the root")
+    host_path: str | None = Field(None, description="the absolute path of a folder on the host")
     volume: str | None = Field(None, description="the name of a Docker volume")
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        """All that is wrong at once: a field's own check would keep this one from running."""
+        """Checks the fields too: after a failed check of a field, this one would not run."""
         path, volume = self.host_path, self.volume
         problems = []
         if (path is None) == (volume is None):
-            what = "names neither hostPath nor volume" if path is None else "names two places"
-            fix = "give either hostPath or volume, and only one of them"
+            what = "has neither hostPath nor volume" if path is None else "has hostPath and volume"
+            fix = "set hostPath or volume, and only one of them"
             problems.append(Problem(f"{NAMESPACE}:cache", what, fix))
         if path is not None and not re.fullmatch(HOST_FOLDER, path):
-            what = f"{path!r} is not of the right form"
-            fix = "give a folder of the host, from the root, such as /opt/hf"
+            what = f"{path!r} is not a valid path"
+            fix = "use the absolute path of a folder on the host, such as /opt/hf"
             problems.append(Problem(f"{NAMESPACE}:cache.hostPath", what, fix))
         if volume is not None and not re.fullmatch(DOCKER_NAME, volume):
-            what = f"{volume!r} is not of the right form"
-            fix = "give the name of a Docker volume, such as vllm-spark-cache"
+            what = f"{volume!r} is not a valid volume name"
+            fix = "use the name of a Docker volume, such as vllm-spark-cache"
             problems.append(Problem(f"{NAMESPACE}:cache.volume", what, fix))
         if problems:
             raise ConfigError(problems)
@@ -120,15 +123,15 @@ class Cache(Section):
 
     @property
     def source(self) -> str:
-        """What stands left of the colon in `docker run --volume`."""
+        """The part before the colon in `docker run --volume`."""
         return self.host_path or self.volume or ""
 
 
 class Endpoint(Section):
-    """Where the server can be reached on the host."""
+    """Where the server listens on the host."""
 
     bind: IPvAnyAddress = Field(
-        IPv4Address("127.0.0.1"), description="the host's address to listen on"
+        IPv4Address("127.0.0.1"), description="the host's IP address to listen on"
     )
     port: int = Field(
         8000, ge=1, le=65535, description="the host's port to listen on, from 1 to 65535"
@@ -143,7 +146,7 @@ class Endpoint(Section):
 
     @property
     def base_url(self) -> str:
-        """Where clients on the host find the API."""
+        """The base URL of the API, for clients on the host."""
         everywhere = self.bind.is_unspecified
         host = ("::1" if self.bind.version == 6 else "127.0.0.1") if everywhere else str(self.bind)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/v1"
@@ -152,30 +155,32 @@ class Endpoint(Section):
 class Container(Section):
     """How the container runs."""
 
-    name: DockerName | None = Field(None, description="the container's name; vllm-<stack> if none")
+    name: DockerName | None = Field(
+        None, description="the container's name; vllm-<stack> if not set"
+    )
     gpus: Literal["all", "none"] | Annotated[list[DeviceNumber], Field(min_length=1)] = Field(
-        "all", description="all, none, or a list of device numbers: the GPUs that it sees"
+        "all", description="the GPUs that it sees: all, none, or a list of device numbers"
     )
     ipc: Literal["host", "private", "shareable"] = Field(
-        "host", description="host, private or shareable: whose shared memory it uses"
+        "host", description="the IPC namespace (shared memory): host, private or shareable"
     )
     restart: Literal["no", "always", "unless-stopped", "on-failure"] = Field(
         "unless-stopped",
-        description="no, always, unless-stopped or on-failure: when Docker starts it again",
+        description="Docker's restart policy: no, always, unless-stopped or on-failure",
     )
     ulimits: dict[Ulimit, Annotated[int, Field(ge=-1)]] = Field(
-        {}, description="soft and hard limit by name, such as memlock or stack; -1 is unlimited"
+        {}, description="limits by name, such as memlock or stack, soft and hard; -1 is unlimited"
     )
     environment: dict[VariableName, str] = Field(
-        {}, description="environment variables as text; no secrets, they have keys of their own"
+        {}, description="environment variables as text; secrets have keys of their own"
     )
 
 
 class Gpu(Section):
-    """What becomes of other containers on the GPU."""
+    """What to do about other containers on the GPU."""
 
     takeover: bool = Field(
-        False, description="true to have them stopped once everything else is known to be well"
+        False, description="true to stop them after all other checks have passed"
     )
     alongside: list[DockerName] = Field(
         [], description="a list of containers that may use the GPU at the same time"
@@ -183,38 +188,41 @@ class Gpu(Section):
 
 
 class Health(Section):
-    """How long the health gate waits: at most, and at most without anything new in the log.
+    """The time limits of the health gate, and what happens when it fails.
 
-    `revertOnFailure` is read by `make up` alone: Pulumi itself does not go back.
+    Only `make up` reads `revertOnFailure`: Pulumi itself has no rollback.
     """
 
     timeout_seconds: int = Field(
         3600,
         ge=1,
         le=LONGEST_START,
-        description=f"whole seconds from 1 to {LONGEST_START} that a start may take",
+        description=f"the time limit of a start, in whole seconds from 1 to {LONGEST_START}",
     )
     stall_seconds: int = Field(
         900,
         ge=1,
         le=LONGEST_START,
-        description=f"whole seconds from 1 to {LONGEST_START} that a start may take without "
-        "anything new in its log",
+        description="the time limit without anything new in the log, in whole seconds from 1 to "
+        f"{LONGEST_START}",
     )
     revert_on_failure: bool = Field(
-        False, description="true to have `make up` return to the last good deployment by itself"
+        False, description="true to return to the last good deployment when `make up` fails"
     )
 
 
 class Host(Section):
-    """The machine that the plan is made for. The defaults are a DGX Spark's."""
+    """The machine that the memory plan is made for. The defaults are those of a DGX Spark."""
 
     memory_gib: float = Field(
-        121.69, alias="memoryGiB", gt=0, description="GiB that vLLM sees, as its log prints them"
+        121.69,
+        alias="memoryGiB",
+        gt=0,
+        description="the memory in GiB, as vLLM reports it",
     )
     memory_bandwidth_gbps: float = Field(
-        273.0, alias="memoryBandwidthGBps", gt=0, description="GB/s of its memory"
+        273.0, alias="memoryBandwidthGBps", gt=0, description="the memory bandwidth, in GB/s"
     )
     allow_misfit: bool = Field(
-        False, description="true to be warned where a plan does not fit, instead of stopped"
+        False, description="true to warn, instead of refusing, when the memory does not suffice"
     )

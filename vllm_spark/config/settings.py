@@ -1,9 +1,9 @@
-"""A stack's config as typed values, checked whole before anything is touched.
+"""A stack's config as typed values. All of it is checked before anything is changed.
 
-One pydantic model per config key, unknown keys refused. Everything wrong in a config file is said
-in one `ConfigError`, each mistake with the key as the user wrote it and a fix. The same parser
-reads the config whether Pulumi hands it over or a YAML file does, so that tools beside Pulumi see
-exactly what a deployment sees.
+There is one pydantic model per config key, and unknown keys are refused. One `ConfigError` lists
+every mistake in a config, each with the key as the user wrote it and a fix. The same parser reads
+the config from Pulumi and from a YAML file, so that a command such as `fit` sees exactly what a
+deployment sees.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _AS_SECRET = {
 """The command that sets each of them."""
 
 ROLLBACK = "rollback"
-"""A key of no stack file: `vllm-spark rollback` gives a server's last good settings under it."""
+"""Never in a stack file: `vllm-spark rollback` passes the last good settings of a server here."""
 
 
 class Settings(Section):
@@ -49,13 +49,13 @@ class Settings(Section):
 
     model: Model = Field(description="the model: {id, revision, servedName}")
     image: Image = Field(description="the image: {name, vllmVersion, registryUser}")
-    engine: EngineFlags = Field(EngineFlags(), description="vLLM's own flags by their own names")
+    engine: EngineFlags = Field(EngineFlags(), description="vLLM's own flags, by vLLM's names")
     cache: Cache = Field(description="the cache: {hostPath} or {volume}")
     endpoint: Endpoint = Field(Endpoint(), description="the endpoint: {bind, port}")
     container: Container = Field(
         Container(), description="the container: {name, gpus, ipc, restart, ulimits, environment}"
     )
-    gpu: Gpu = Field(Gpu(), description="others on the GPU: {takeover, alongside}")
+    gpu: Gpu = Field(Gpu(), description="other containers on the GPU: {takeover, alongside}")
     health: Health = Field(
         Health(), description="the health gate: {timeoutSeconds, stallSeconds, revertOnFailure}"
     )
@@ -63,12 +63,14 @@ class Settings(Section):
         Host(), description="the host: {memoryGiB, memoryBandwidthGBps, allowMisfit}"
     )
     state: Literal["running", "stopped"] = Field(
-        "running", description="running, or stopped: created but not started"
+        "running", description="running, or stopped: the container is created but not started"
     )
-    api_key: SecretStr | None = Field(None, description="the key that clients must send")
-    hugging_face_token: SecretStr | None = Field(None, description="the token for gated models")
+    api_key: SecretStr | None = Field(None, description="the API key that clients must send")
+    hugging_face_token: SecretStr | None = Field(
+        None, description="the Hugging Face token, for gated models"
+    )
     registry_password: SecretStr | None = Field(
-        None, description="the password for the image's registry; for nvcr.io an NGC API key"
+        None, description="the password of the image's registry; for nvcr.io, an NGC API key"
     )
     secret_environment: SecretStr | None = Field(
         None, description="an object of environment variables whose values are secret"
@@ -76,10 +78,10 @@ class Settings(Section):
 
     @classmethod
     def parse(cls, config: Mapping[str, object], secret_keys: frozenset[str]) -> Self:
-        """Read config keys (without the namespace) to values; text that holds JSON is decoded.
+        """Parse a mapping from config key (without the namespace) to value; JSON text is decoded.
 
-        `secret_keys` are the keys that Pulumi stores encrypted. ConfigError names every mistake of
-        form; whether flags and memory are right is for `deployment.review`.
+        `secret_keys` are the keys that Pulumi stores encrypted. ConfigError lists every key and
+        value that is not valid. `deployment.review` checks flags and memory.
         """
         readable = [key for key in SECRETS if key in config and key not in secret_keys]
         problems = [
@@ -100,7 +102,7 @@ class Settings(Section):
             )
             for key in sorted(secret_keys - {*SECRETS})
         ]
-        # Left out below, so that no other error can show them.
+        # They are left out below, so that no other error can show their values.
         hidden = {*readable, *(secret_keys - {*SECRETS})}
         decoded = {key: as_value(config[key]) for key in config if key not in hidden}
         try:
@@ -112,22 +114,22 @@ class Settings(Section):
         return settings
 
     def declared(self) -> dict[str, Any]:
-        """What the config says, less its defaults, as JSON. Of secrets only that they are there."""
+        """The config without defaults, as JSON. Secrets appear as masks, never as values."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     @classmethod
     def from_declared(cls, declared: Mapping[str, object]) -> Self:
-        """The inverse of `declared`. ConfigError for what this release does not take any more."""
+        """The inverse of `declared`. ConfigError for a key or value that this release refuses."""
         return cls.parse(declared, frozenset(SECRETS))
 
     @property
     def served_name(self) -> str:
-        """What clients put into the `model` field of a request."""
+        """The `model` field of a client's request."""
         return self.model.served_name or self.model.id
 
 
 def as_value(value: object) -> Any:
-    """Pulumi hands objects and lists over as JSON text."""
+    """Decode JSON text: Pulumi passes objects and lists in this form."""
     if isinstance(value, str) and re.match(r"\s*[{\[]", value):
         try:
             return json.loads(value)

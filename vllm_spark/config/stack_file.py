@@ -1,4 +1,4 @@
-"""`Pulumi.<stack>.yaml` read without Pulumi, so that tools see exactly what a deployment sees."""
+"""Reads `Pulumi.<stack>.yaml` without Pulumi, for commands that need no deployment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vllm_spark.project import ROOT
 
 
 def stack_file(stack: str) -> Path:
-    """The config file of a stack of this project; `owner/project/stack` is named by its last part.
+    """The config file of a stack of this project; of `owner/project/stack` the last part counts.
 
     ConfigError if there is none.
     """
@@ -29,12 +29,12 @@ def stack_file(stack: str) -> Path:
 
 
 def load_stack(path: Path) -> Settings:
-    """The settings in a stack file. Encrypted values stay unread."""
+    """The settings in a stack file. ConfigError if it is not valid. Nothing is decrypted."""
     return _settings(_ours(path))
 
 
 def load_stack_if_ours(path: Path) -> Settings | None:
-    """The same; None for a program that keeps the settings of its servers elsewhere."""
+    """As `load_stack`; None if the file has no key of ours, as in a program with its own config."""
     ours = _ours(path)
     return _settings(ours) if ours else None
 
@@ -53,12 +53,12 @@ def encrypted(value: Any) -> bool:
 
 
 def _ours(path: Path) -> dict[str, Any]:
-    """The values of our keys, without the namespace."""
+    """The values of our keys, without the namespace. ConfigError if the file cannot be read."""
     try:
         config = (yaml.safe_load(path.read_text()) or {}).get("config") or {}
         prefix = f"{NAMESPACE}:"
         return {key.removeprefix(prefix): config[key] for key in config if key.startswith(prefix)}
     except (OSError, yaml.YAMLError, UnicodeError, TypeError, AttributeError) as error:
-        what = f"cannot be read as a stack's config: {error}"
-        fix = "write keys such as vllm-spark:model below a `config:` at the top"
+        what = f"is not a readable stack config: {error}"
+        fix = "put keys such as vllm-spark:model under a top-level `config:`"
         raise ConfigError([Problem(path.name, what, fix)]) from None

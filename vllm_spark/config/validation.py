@@ -1,7 +1,7 @@
-"""Pydantic's validation errors as `Problem`s: the user's key, the value, and what would be right.
+"""Turns pydantic's validation errors into `Problem`s: the user's key, the value, and the fix.
 
-Pydantic knows what is wrong; the description of the field says what would be right, so that a
-field's rule is written once, beside the field, and read in the error and in the documentation.
+Pydantic says what is wrong; the description of the field says what is valid. So a field's rule is
+written once, beside the field, and appears in the error and in docs/config.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vllm_spark.problems import Problem
 def problems_from(
     error: ValidationError, settings: type[BaseModel], namespace: str
 ) -> list[Problem]:
-    """Every mistake in `error`, which arose while `settings` was validated, as a `Problem`."""
+    """Each mistake in `error`, raised by the validation of `settings`, as a `Problem`."""
     problems: list[Problem] = []
     for detail in error.errors():
         cause = detail.get("ctx", {}).get("error")
@@ -30,7 +30,7 @@ def problems_from(
             if isinstance(cause, ConfigError)
             else [_problem(detail, settings, namespace)]
         )
-        problems += [one for one in found if one.where not in {said.where for said in problems}]
+        problems += [one for one in found if one.where not in {other.where for other in problems}]
     return problems
 
 
@@ -41,25 +41,23 @@ def _problem(detail: ErrorDetails, settings: type[BaseModel], namespace: str) ->
     match detail["type"]:
         case "extra_forbidden":
             near = difflib.get_close_matches(path[-1], fields, n=1)
-            fix = f"write {near[0]}" if near else f"remove it; known here: {', '.join(fields)}"
-            return Problem(where, "is not a key that this program knows", fix)
+            fix = f"write {near[0]}" if near else f"remove it; valid keys: {', '.join(fields)}"
+            return Problem(where, "is not a key of vllm-spark", fix)
         case "missing":
-            return Problem(where, "is required and missing", f"give {description}")
+            return Problem(where, "is required and missing", f"add {description}")
         case "value_error":
-            return Problem(where, str(detail["ctx"]["error"]), f"give {description}")
+            return Problem(where, str(detail["ctx"]["error"]), f"use {description}")
         case "string_pattern_mismatch":
-            return Problem(
-                where, f"{detail['input']!r} is not of the right form", f"give {description}"
-            )
+            return Problem(where, f"{detail['input']!r} is not valid", f"use {description}")
         case _:
             what = f"{detail['input']!r} is wrong: {detail['msg'].lower()}"
-            return Problem(where, what, f"give {description}")
+            return Problem(where, what, f"use {description}")
 
 
 def _locate(
     loc: tuple[int | str, ...], settings: type[BaseModel]
 ) -> tuple[list[str], list[str], FieldInfo | None]:
-    """Follow an error's place through the models: the user's path, the keys there, the field."""
+    """Resolve an error's location: the path as the user wrote it, the keys there, the field."""
     path: list[str] = []
     model: type[BaseModel] | None = settings
     field: FieldInfo | None = None
@@ -67,7 +65,7 @@ def _locate(
     depth = 0
     for part in loc:
         if model is None:
-            if isinstance(part, str) and "[" in part:  # the name of a union's member, not a key
+            if isinstance(part, str) and "[" in part:  # the name of a union member, not a key
                 continue
             if field is not None and _is_mapping(field) and len(path) == depth:
                 path.append(str(part))

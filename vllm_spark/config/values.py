@@ -1,7 +1,6 @@
-"""The forms of single values in a stack's config, where another program's rules decide.
+"""The syntax of single config values that another program defines: Docker, the Hub, vLLM.
 
-What Docker, the Hub or an argument parser would refuse later, after a pull or with the old server
-gone, is refused while the config is read.
+Those programs would refuse a wrong value only later: after a pull, or when the old server is gone.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ _SECRET_VARIABLES = {
     "HF_TOKEN": "huggingFaceToken",
     "HUGGING_FACE_HUB_TOKEN": "huggingFaceToken",
 }
-"""What the container gets from the config's secrets, and so must not get from elsewhere."""
+"""Variables that the container gets from secret config keys, and their keys."""
 
 
 def _hub_id(text: str) -> str:
-    """The rules of huggingface_hub's validate_repo_id, with an owner in front."""
+    """The rules of huggingface_hub's validate_repo_id; an owner is required."""
     if page := re.match(r"https?://[^/]+/([\w.-]+/[\w.-]+)", text):
-        raise ValueError(f"{text!r} is the address of a page; the model's id is {page[1]}")
+        raise ValueError(f"{text!r} is the URL of a page; the model's id is {page[1]}")
     part = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
     formed = re.fullmatch(f"{part}/{part}", text) and len(text) <= LONGEST_HUB_ID
     if not formed or "--" in text or ".." in text or text.endswith(".git"):
-        raise ValueError(f"{text!r} is not of the right form")
+        raise ValueError(f"{text!r} is not a valid model id")
     return text
 
 
@@ -52,7 +51,7 @@ def _release(text: str) -> str:
 ImageName = Annotated[str, AfterValidator(_image_name)]
 Release = Annotated[str, AfterValidator(_release)]
 
-# These two become arguments, where a dash in front would make them flags.
+# Both become command-line arguments. With a leading dash they would be read as flags.
 Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w./-]*$")]
 ServedName = Annotated[str, StringConstraints(pattern=r"^[^\s-]\S*$")]
 
@@ -60,7 +59,7 @@ DOCKER_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 DockerName = Annotated[str, StringConstraints(pattern=f"^{DOCKER_NAME}$")]
 
 HOST_FOLDER = r"/[^:\n]+"
-"""A colon would end the path in what Docker is told, and the root is nobody's cache."""
+"""An absolute path. Docker reads a colon as the end of the path; `/` is never a cache."""
 
 DeviceNumber = Annotated[int, Field(ge=0)]
 
@@ -68,10 +67,10 @@ DeviceNumber = Annotated[int, Field(ge=0)]
 def variable_name(name: str) -> str:
     """The name of an environment variable that a config may set. ValueError if it is none."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise ValueError(f"{name!r} is not the name of an environment variable")
+        raise ValueError(f"{name!r} is not a valid name of an environment variable")
     if name in _SECRET_VARIABLES:
         where = f"vllm-spark:container.environment.{name}"
-        what = "would be readable in the config file, in the state and in a preview"
+        what = "is a secret, and would be readable in the config file, the state and previews"
         key = _SECRET_VARIABLES[name]
         fix = f"remove it, then pulumi config set --secret vllm-spark:{key}"
         raise ConfigError([Problem(where, what, fix)])
@@ -97,4 +96,4 @@ Ulimit = Literal[
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc",
     "rss", "rtprio", "rttime", "sigpending", "stack",
 ]  # fmt: skip
-"""The names of github.com/docker/go-units."""
+"""The names that Docker accepts (github.com/docker/go-units)."""
