@@ -223,6 +223,9 @@ class Host(Section):
     memory_bandwidth_gbps: float = Field(
         273.0, alias="memoryBandwidthGBps", gt=0, description="the memory bandwidth, in GB/s"
     )
+    unified: bool = Field(
+        True, description="true if GPU and host share one memory, as on a Spark; else false"
+    )
     allow_misfit: bool = Field(
         False, description="true to warn, instead of refusing, when the memory does not suffice"
     )

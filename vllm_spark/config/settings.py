@@ -60,7 +60,7 @@ class Settings(Section):
         Health(), description="the health gate: {timeoutSeconds, stallSeconds, revertOnFailure}"
     )
     host: Host = Field(
-        Host(), description="the host: {memoryGiB, memoryBandwidthGBps, allowMisfit}"
+        Host(), description="the host: {memoryGiB, memoryBandwidthGBps, unified, allowMisfit}"
     )
     state: Literal["running", "stopped"] = Field(
         "running", description="running, or stopped: the container is created but not started"

@@ -21,7 +21,7 @@ class Repository:
     """One to be fetched, at a commit, tag or branch (None: `main`), with its weights or without."""
 
     id: str
-    revision: str | None
+    revision: str | None = None
     weights: bool = True
 
 

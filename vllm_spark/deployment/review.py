@@ -97,7 +97,8 @@ def plan_of(settings: Settings) -> MemoryPlan | Unmodelled:
             "without VLLM_CPU_KVCACHE_SPACE in container.environment, vLLM on a CPU sizes its KV "
             "cache by the memory that it finds"
         )
-    machine = Machine(settings.host.memory_gib, settings.host.memory_bandwidth_gbps)
+    host = settings.host
+    machine = Machine(host.memory_gib, host.memory_bandwidth_gbps, host.unified)
     return make_plan(_shape(settings), settings.engine, machine, settings.image.version, cpu_gib)
 
 

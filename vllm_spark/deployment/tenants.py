@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vllm_spark.deployment.gpus import Devices
 from vllm_spark.problems import Problem
 
 CHECK_LABEL = "vllm-spark.check"
@@ -107,22 +108,18 @@ def foreign(inspected: Mapping[str, Any], identity: Identity) -> Problem | None:
     )
 
 
-def has_gpu(inspected: Mapping[str, Any]) -> bool:
-    """Whether a container was given an NVIDIA GPU to keep, in any of Docker's ways."""
+def devices_of(inspected: Mapping[str, Any]) -> Devices:
+    """The GPUs that a container was given to keep; none for a check of an image, which ends."""
     if CHECK_LABEL in (inspected["Config"]["Labels"] or {}):
-        return False
-    host = inspected["HostConfig"]
-    for request in host.get("DeviceRequests") or ():
-        capabilities = {word for group in request.get("Capabilities") or () for word in group}
-        devices = " ".join(request.get("DeviceIDs") or ())
-        if "gpu" in capabilities or request.get("Driver") == "nvidia" or "nvidia.com/" in devices:
-            return True
-    if any("/dev/nvidia" in device["PathOnHost"] for device in host.get("Devices") or ()):
-        return True
-    # NVIDIA's images all set this variable; it means something to NVIDIA's runtime alone.
-    variables = dict(entry.partition("=")[::2] for entry in inspected["Config"]["Env"] or ())
-    shown = variables.get("NVIDIA_VISIBLE_DEVICES", "void")
-    return bool(host.get("Runtime") == "nvidia" and shown not in ("", "void", "none"))
+        return Devices()
+    return Devices.of_container(inspected)
+
+
+def looks_like_a_server(inspected: Mapping[str, Any]) -> bool:
+    """Whether a container seems meant to stay: it publishes ports, restarts, or runs vLLM."""
+    host, found = inspected["HostConfig"], tenant(inspected)
+    restarts = host["RestartPolicy"]["Name"] not in ("", "no")
+    return bool(host.get("PortBindings")) or restarts or "vllm" in " ".join(found.command)
 
 
 def in_the_way(tenants: list[Tenant]) -> list[Problem]:

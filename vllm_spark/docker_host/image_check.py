@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from docker.errors import APIError
 
 from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.gpus import GPU_QUERY, Gpu, read_gpus
 from vllm_spark.deployment.host_memory import on_cpu
 from vllm_spark.deployment.serving import CACHE_PATH, server_arguments
 from vllm_spark.deployment.tenants import CHECK_LABEL
@@ -30,6 +31,10 @@ class ImageAnswer:
 
     problems: tuple[Problem, ...] = ()
     unknown: str = ""
+    gpus: tuple[Gpu, ...] = ()
+    """The GPUs that a container of the image sees; empty where nvidia-smi does not describe them."""
+    holders: frozenset[int] | None = None
+    """The processes of the host that use a GPU; None if that is not known."""
 
 
 def flags_key(settings: Settings, image_id: str) -> str:
@@ -50,7 +55,7 @@ def ask_image(
     if not about_gpu and not about_flags:
         return ImageAnswer()
     argv = [settings.model.id, *server_arguments(settings)] if about_flags else None
-    question = json.dumps({"gpus": about_gpu, "argv": argv})
+    question = json.dumps({"gpus": about_gpu, "query": GPU_QUERY, "argv": argv})
     shot = OneShot(
         image=settings.image.name,
         program=SCRIPT,
@@ -60,6 +65,7 @@ def ask_image(
         # Some flags name files there. Nothing is written, and nothing asked of the network.
         volumes=[(settings.cache.source, CACHE_PATH, "ro")],
         gpus=settings.container.gpus if about_gpu else None,
+        host_pids=about_gpu,
     )
     try:
         said = shot.run(connect(), interrupted, limit_seconds=PATIENCE_SECONDS)
@@ -77,9 +83,13 @@ def ask_image(
     if answer["flags"] == "refused":
         problems.append(_refused(settings, answer["said"]))
     words = answer["said"].strip().rpartition("\n")[2][-200:]
+    unknown = f"the image's vLLM could not be asked ({words})"
+    holders = answer["holders"]
     return ImageAnswer(
         tuple(problems),
-        f"the image's vLLM could not be asked ({words})" if answer["flags"] == "unknown" else "",
+        unknown if answer["flags"] == "unknown" else "",
+        tuple(read_gpus(answer["gpus"] or ())),
+        None if holders is None else frozenset(holders),
     )
 
 

@@ -38,6 +38,8 @@ class OneShot:
     volumes: Sequence[tuple[str, str, str]] = ()
     gpus: str | list[int] | None = None
     network: bool = False
+    host_pids: bool = False
+    """Whether it sees the host's processes, as nvidia-smi must to name those on a GPU."""
 
     def run(
         self,
@@ -58,6 +60,7 @@ class OneShot:
             entrypoint="python3",
             environment=dict(self.environment),
             volumes=[":".join(volume) for volume in self.volumes],
+            pid_mode="host" if self.host_pids else None,
             network_mode="bridge" if self.network else "none",
             labels=dict(self.labels),
             device_requests=None if self.gpus is None else [_request(self.gpus)],

@@ -7,9 +7,10 @@ line is run (`vllm serve ...`) with the serving itself taken out, so parser and 
 the release in the image, whichever it is. No argv: flags are not asked about.
 
 The answer is the last line of standard output, a JSON object: `flags` is "accepted", "refused" or,
-if this vLLM could not be asked, "unknown", and `said` its words; `gpus` lists what is visible, null
-if nobody asked; `trouble` is what nvidia-smi complains of. It imports nothing but the standard
-library until vLLM itself.
+if this vLLM could not be asked, "unknown", and `said` its words. `gpus` lists the GPUs that are
+visible, in nvidia-smi's CSV or by their device files, null if nobody asked; `holders` the processes
+that use them, null if nvidia-smi does not say; `trouble` is what nvidia-smi complains of. It
+imports nothing but the standard library until vLLM itself.
 """
 
 from __future__ import annotations
@@ -33,25 +34,40 @@ class Parsed(BaseException):
 def main() -> None:
     """Answer the question in the first argument."""
     question = json.loads(sys.argv[1])
-    answer: dict[str, Any] = {"flags": None, "said": "", "gpus": None, "trouble": ""}
+    answer: dict[str, Any] = {"flags": None, "said": "", "gpus": None, "holders": None}
     if question["gpus"]:
-        answer["gpus"], answer["trouble"] = visible_gpus()
+        answer["gpus"], answer["trouble"] = visible_gpus(question["query"])
+        answer["holders"] = holders()
     if question["argv"] is not None:
         answer["flags"], answer["said"] = asked(question["argv"])
     print("\n" + json.dumps(answer), flush=True)
 
 
-def visible_gpus() -> tuple[list[str], str]:
+def visible_gpus(query: str) -> tuple[list[str], str]:
     """The GPUs in this container, and what nvidia-smi has to complain of."""
     try:
-        told = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False
-        )
+        code, said = nvidia_smi(f"--query-gpu={query}")
     except (OSError, subprocess.TimeoutExpired) as error:
         # The container toolkit brings nvidia-smi along only where the image asks for `utility`.
         return [path.name for path in sorted(Path("/dev").glob("nvidia[0-9]*"))], str(error)
-    lines = [line for line in told.stdout.splitlines() if line.startswith("GPU ")]
-    return lines, "" if lines else (told.stdout + told.stderr).strip()
+    lines = [line for line in said.splitlines() if line.count(",") == query.count(",")]
+    return (lines, "") if code == 0 and lines else ([], said.strip())
+
+
+def holders() -> list[int] | None:
+    """The processes of the host that use a GPU; None if nvidia-smi does not say."""
+    try:
+        code, said = nvidia_smi("--query-compute-apps=pid")
+        return [int(line) for line in said.splitlines() if line.strip()] if code == 0 else None
+    except (OSError, subprocess.TimeoutExpired, ValueError):
+        return None
+
+
+def nvidia_smi(query: str) -> tuple[int, str]:
+    """Its exit code, and all that it printed."""
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return ended.returncode, ended.stdout + ended.stderr
 
 
 def asked(argv: list[str]) -> tuple[str, str]:

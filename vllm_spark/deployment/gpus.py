@@ -1,0 +1,126 @@
+"""The GPUs of a host, and which of them a container was given.
+
+Two servers exclude each other only where they share a GPU. Devices have several names (an index, a
+UUID, a part of a GPU under MIG), and Docker hands them on in several ways; where two names cannot
+be compared, they count as the same GPU, because "could not tell" is not "free".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+GPU_QUERY = "index,uuid,name,compute_cap,memory.total,memory.free"
+"""The fields of `nvidia-smi --query-gpu`, in the order of `Gpu`."""
+
+_UNIFIED_CAPABILITY = "12.1"
+"""The compute capability of the GB10, whose GPU has no memory of its own."""
+
+_MIB_A_GIB = 1024
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as nvidia-smi describes it. GiB are None where it does not say, as on a Spark."""
+
+    index: str
+    uuid: str
+    name: str
+    compute_capability: str
+    total_gib: float | None
+    free_gib: float | None
+
+    @property
+    def is_unified(self) -> bool:
+        """Whether it shares the host's memory."""
+        return self.compute_capability == _UNIFIED_CAPABILITY
+
+
+def read_gpus(lines: Iterable[str]) -> list[Gpu]:
+    """Read `nvidia-smi --query-gpu=GPU_QUERY --format=csv,noheader,nounits`."""
+    rows = [[field.strip() for field in line.split(",")] for line in lines if line.count(",") == 5]
+    return [
+        Gpu(index, uuid, name, capability, _gib(total), _gib(free))
+        for index, uuid, name, capability, total, free in rows
+    ]
+
+
+def _gib(text: str) -> float | None:
+    """Mebibytes as GiB; None for "[N/A]" and its like."""
+    return float(text) / _MIB_A_GIB if re.fullmatch(r"\d+(\.\d+)?", text) else None
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The GPUs of one container: all of the host's, or those of these names; no names is none."""
+
+    names: frozenset[str] = frozenset()
+    all: bool = False
+
+    @classmethod
+    def of_config(cls, gpus: str | list[int]) -> Devices:
+        """What `vllm-spark:container.gpus` asks for."""
+        if isinstance(gpus, list):
+            return cls(frozenset(map(str, gpus)))
+        return cls(all=gpus == "all")
+
+    @classmethod
+    def of_container(cls, inspected: Mapping[str, Any]) -> Devices:
+        """What `docker inspect` says that a container was given, in any of Docker's ways."""
+        host = inspected["HostConfig"]
+        names = [name for request in host.get("DeviceRequests") or () for name in _names(request)]
+        nodes = [device["PathOnHost"] for device in host.get("Devices") or ()]
+        nodes = [node for node in nodes if "/dev/nvidia" in node]
+        names += [node.rpartition("nvidia")[2] for node in nodes if node[-1].isdecimal()]
+        if nodes and not names:
+            names = ["all"]
+        if not names and host.get("Runtime") == "nvidia":
+            # NVIDIA's images all set this variable; it means something to NVIDIA's runtime alone.
+            variables = dict(
+                entry.partition("=")[::2] for entry in inspected["Config"]["Env"] or ()
+            )
+            shown = variables.get("NVIDIA_VISIBLE_DEVICES", "")
+            names = [name for name in shown.split(",") if name not in ("", "void", "none")]
+        return cls(frozenset(names) - {"all"}, all="all" in names)
+
+    def __bool__(self) -> bool:
+        return self.all or bool(self.names)
+
+    def shares_a_gpu_with(self, other: Devices, gpus: Sequence[Gpu] = ()) -> bool:
+        """Whether both were given one GPU. `gpus` tell which UUID has which index."""
+        if not self or not other:
+            return False
+        if self.all or other.all:
+            return True
+        indexes = {gpu.uuid: gpu.index for gpu in gpus}
+        return any(_same(one, two, indexes) for one in self.names for two in other.names)
+
+
+def _names(request: Mapping[str, Any]) -> list[str]:
+    """The GPUs that one device request names; "all" among them for all."""
+    given = [str(name) for name in request.get("DeviceIDs") or ()]
+    if request.get("Driver") == "cdi" or any("/" in name for name in given):
+        return [name.partition("=")[2] for name in given if name.startswith("nvidia.com/gpu=")]
+    capabilities = {word for group in request.get("Capabilities") or () for word in group}
+    if "gpu" not in capabilities and request.get("Driver") != "nvidia":
+        return []
+    if given:
+        return given
+    count = request.get("Count") or 0
+    # NVIDIA's runtime hands the first ones on.
+    return ["all"] if count < 0 else [str(number) for number in range(count)]
+
+
+def _same(one: str, two: str, indexes: Mapping[str, str]) -> bool:
+    one, two = indexes.get(one, one), indexes.get(two, two)
+    if one == two:
+        return True
+    plain = re.compile(r"\d+(?::\d+)?")
+    if plain.fullmatch(one) and plain.fullmatch(two):
+        (gpu, _, part), (other, _, other_part) = one.partition(":"), two.partition(":")
+        # Two parts of one GPU under MIG are apart; a whole GPU holds its parts.
+        return gpu == other and not (part and other_part)
+    same_form = one[:4] == two[:4] and not (plain.fullmatch(one) or plain.fullmatch(two))
+    return not same_form or one.startswith(two) or two.startswith(one)
