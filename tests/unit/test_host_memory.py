@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.gpus import Gpu
 from vllm_spark.deployment.host_memory import (
     Meminfo,
+    gpu_shortages,
+    machine_misfits,
     memory_held,
     memory_needed,
     page_cache_in_the_way,
@@ -58,7 +61,7 @@ def test_a_share_that_is_not_given_is_the_releases_own() -> None:
 
 
 def test_a_gpu_with_a_memory_of_its_own_is_not_held_against_the_hosts() -> None:
-    needed = memory_needed(settings(host={"memoryGiB": 139.8}))
+    needed = memory_needed(settings(host={"memoryGiB": 139.8, "unified": False}))
     assert isinstance(needed, Unmodelled)
 
 
@@ -98,3 +101,50 @@ def test_a_vllm_that_counts_page_cache_as_used_is_told_of() -> None:
     assert doubt.startswith("35.0 GiB of the available memory are page cache")
     newer = settings(image={"name": "nvcr.io/nvidia/vllm:26.08-py3"})
     assert page_cache_in_the_way(newer, 103.4, memory) is None
+
+
+GB10 = Gpu("0", "GPU-1", "NVIDIA GB10", "12.1", None, None)
+H100 = Gpu("0", "GPU-2", "NVIDIA H100 80GB HBM3", "9.0", total_gib=79.18, free_gib=40.15)
+DISCRETE = {"memoryGiB": 79.18, "unified": False}
+
+
+def test_a_gpu_whose_memory_another_process_holds_is_too_small() -> None:
+    """Seen on an H100: another process held 38.5 GiB, and the old server was given up for it."""
+    engine = {**GUIDE, "gpu-memory-utilization": 0.6}
+    (problem,) = gpu_shortages(settings(host=DISCRETE, engine=engine), [H100], {})
+    assert problem.where == "memory of GPU 0"
+    assert "needs 47.5 GiB; 40.1 of 79.2 are free" in problem.what
+    assert "gpu-memory-utilization to 0.5" in problem.fix
+
+
+def test_what_the_old_server_gives_back_counts_and_never_beyond_what_the_gpu_has() -> None:
+    full = settings(host=DISCRETE, engine={**GUIDE, "gpu-memory-utilization": 0.85})
+    assert gpu_shortages(full, [H100], {"vllm-spark": 30.0}) == []
+    beyond = settings(host=DISCRETE, engine={**GUIDE, "gpu-memory-utilization": 1.0})
+    smaller = Gpu("0", "GPU-2", "NVIDIA H100", "9.0", total_gib=79.18, free_gib=78.0)
+    assert gpu_shortages(beyond, [smaller], {"vllm-spark": 200.0}) == []
+
+
+def test_memory_that_comes_back_has_a_ceiling() -> None:
+    memory = Meminfo(total_gib=121.7, available_gib=110.0, free_gib=5.0)
+    assert shortage(settings(), 125.0, memory, {"crash-looping": 103.0}) is not None
+
+
+def test_a_plan_for_a_larger_machine_names_the_number_to_set() -> None:
+    memory = Meminfo(total_gib=59.71, available_gib=50.0, free_gib=5.0)
+    (problem,) = machine_misfits(settings(), memory, [GB10])
+    assert "for 121.69 GiB, and this machine has 59.71" in problem.what
+    assert problem.fix == "pulumi config set --path vllm-spark:host.memoryGiB 59.71"
+
+
+def test_the_sizes_that_sparks_show_are_one_machine() -> None:
+    memory = Meminfo(total_gib=119.6, available_gib=110.0, free_gib=5.0)
+    assert machine_misfits(settings(), memory, [GB10]) == []
+
+
+def test_unified_memory_is_asked_of_the_gpu_and_never_guessed_by_size() -> None:
+    memory = Meminfo(total_gib=251.0, available_gib=240.0, free_gib=5.0)
+    (problem,) = machine_misfits(settings(host={"memoryGiB": 79.18}), memory, [H100])
+    assert problem.where == "vllm-spark:host.unified"
+    assert problem.fix == "pulumi config set --path vllm-spark:host.unified false"
+    assert machine_misfits(settings(host=DISCRETE), memory, [H100]) == []

@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from vllm_spark.deployment.tenants import CHECK_LABEL, has_gpu, in_the_way, tenant
+from vllm_spark.deployment.tenants import (
+    CHECK_LABEL,
+    Identity,
+    devices_of,
+    foreign,
+    in_the_way,
+    looks_like_a_server,
+    tenant,
+)
+
+ONCE = {"RestartPolicy": {"Name": "no"}, "PortBindings": {}}
+IDENTITY = Identity("vllm-spark", "spark", "vllm", "0123456789ab")
 
 
 def inspected(host: dict[str, Any] | None = None, **config: Any) -> dict[str, Any]:
@@ -24,34 +35,29 @@ def inspected(host: dict[str, Any] | None = None, **config: Any) -> dict[str, An
     }
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        {"DeviceRequests": [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}]},
-        {"DeviceRequests": [{"Driver": "nvidia", "Count": 1, "Capabilities": [["utility"]]}]},
-        {"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]}]},
-        {"Devices": [{"PathOnHost": "/dev/nvidia0"}]},
-    ],
-    ids=["--gpus", "driver", "CDI", "--device"],
-)
-def test_a_container_that_was_given_a_gpu_is_found(host: dict[str, Any]) -> None:
-    assert has_gpu(inspected(host))
-
-
-def test_nvidias_variable_counts_with_nvidias_runtime_only() -> None:
-    env = ["NVIDIA_VISIBLE_DEVICES=all"]
-    assert has_gpu(inspected({"Runtime": "nvidia"}, Env=env))
-    assert not has_gpu(inspected({"Runtime": "runc"}, Env=env)), "NVIDIA's images all set it"
-    assert not has_gpu(inspected({"Runtime": "nvidia"}, Env=["NVIDIA_VISIBLE_DEVICES=void"]))
-
-
 def test_a_check_of_an_image_is_no_tenant_since_it_ends_by_itself() -> None:
     given = {"DeviceRequests": [{"Count": -1, "Capabilities": [["gpu"]]}]}
-    assert not has_gpu(inspected(given, Labels={CHECK_LABEL: "yes"}))
+    assert devices_of(inspected(given))
+    assert not devices_of(inspected(given, Labels={CHECK_LABEL: "yes"}))
 
 
-def test_a_container_without_a_gpu_is_left_alone() -> None:
-    assert not has_gpu(inspected({"DeviceRequests": None, "Devices": None, "Runtime": "runc"}))
+@pytest.mark.parametrize(
+    ("host", "config"),
+    [
+        ({"PortBindings": {"8000/tcp": [{"HostIp": "", "HostPort": "8000"}]}}, {}),
+        ({"RestartPolicy": {"Name": "unless-stopped"}}, {}),
+        ({}, {"Cmd": ["vllm", "serve", "owner/model"]}),
+    ],
+    ids=["ports", "restarts", "vllm"],
+)
+def test_a_container_that_is_meant_to_stay_looks_like_a_server(
+    host: dict[str, Any], config: dict[str, Any]
+) -> None:
+    assert looks_like_a_server(inspected({**ONCE, **host}, **config))
+
+
+def test_a_command_that_ends_by_itself_does_not() -> None:
+    assert not looks_like_a_server(inspected(ONCE, Cmd=["nvidia-smi"]))
 
 
 @pytest.mark.parametrize(
@@ -71,3 +77,19 @@ def test_a_tenant_is_named_with_its_image_and_with_who_made_it(
     (problem,) = in_the_way([tenant(inspected(Labels=labels))])
     assert f"container other {owner} runs on it" in problem.what
     assert problem.fix.startswith("docker stop other; ")
+
+
+def test_a_container_is_ours_only_with_all_that_says_so() -> None:
+    labels = IDENTITY.labels
+    assert foreign(inspected(Labels=labels), IDENTITY) is None
+    for label in labels:
+        other = foreign(inspected(Labels={**labels, label: "another"}), IDENTITY)
+        assert other is not None, f"a container with another {label} belongs to somebody else"
+        assert "docker rm --force other" in other.fix
+
+
+def test_servers_of_one_program_are_declared_beside_each_other() -> None:
+    second = {**IDENTITY.labels, "vllm-spark.server": "second"}
+    assert IDENTITY.declared_beside(inspected(Labels=second))
+    elsewhere = {**second, "vllm-spark.state-id": "of-another-checkout"}
+    assert not IDENTITY.declared_beside(inspected(Labels=elsewhere))

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.gpus import Gpu
 from vllm_spark.deployment.review import plan_of
 from vllm_spark.errors import ConfigError
 from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.images import Version
-from vllm_spark.memory.limits import Machine, default_utilization
+from vllm_spark.memory.limits import default_utilization
 from vllm_spark.memory.plan import MemoryPlan
 from vllm_spark.problems import Problem, Unmodelled
 
 _KIB_A_GIB = 2**20
+_TOLERANCE_GIB = 3.0
+"""Firmware and kernel take some memory at every boot: Sparks show 119.6 to 121.7 GiB."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ def memory_needed(settings: Settings) -> float | Unmodelled:
     plan = plan_of(settings)
     if on_cpu(settings):
         return plan.requested_gib if isinstance(plan, MemoryPlan) else plan
-    if not Machine(settings.host.memory_gib).is_unified:
-        return Unmodelled("the GPU has a memory of its own, which is not looked at")
+    if not settings.host.unified:
+        return Unmodelled("the GPU has a memory of its own, and it does not say what is free")
     # vLLM wants its share free at the start, also where a flag makes it take less.
     share = _share(settings.engine, settings.image.version) * settings.host.memory_gib
     return max(share, plan.requested_gib) if isinstance(plan, MemoryPlan) else share
@@ -86,16 +89,74 @@ def shortage(
     settings: Settings, needed: float, memory: Meminfo, returned: Mapping[str, float]
 ) -> Problem | None:
     """Why the memory will not do; `returned`: GiB by the container that gives them back."""
-    there = memory.available_gib + sum(returned.values())
+    # What a crash loop "holds" is no memory that could come back beyond what the host has.
+    there = min(memory.total_gib, memory.available_gib + sum(returned.values()))
     if there >= needed:
         return None
-    given = "".join(f", and {name} gives back about {gib:.1f}" for name, gib in returned.items())
     what = (
         f"the server needs {needed:.1f} GiB; {memory.available_gib:.1f} of the host's "
-        f"{memory.total_gib:.1f} are available{given}"
+        f"{memory.total_gib:.1f} are available{_given_back(returned)}"
     )
     stop = "stop what takes it (`docker stats --no-stream`, `ps aux --sort=-rss | head`)"
     return Problem("memory", what, f"{stop}, or {_smaller(settings, there)}")
+
+
+def gpu_shortages(
+    settings: Settings, gpus: Iterable[Gpu], returned: Mapping[str, float]
+) -> list[Problem]:
+    """Where a GPU of its own memory has too little free. vLLM wants its share free on each."""
+    share = _share(settings.engine, settings.image.version)
+    return [
+        problem
+        for gpu in gpus
+        if (problem := _gpu_shortage(settings, gpu, share, returned)) is not None
+    ]
+
+
+def _gpu_shortage(
+    settings: Settings, gpu: Gpu, share: float, returned: Mapping[str, float]
+) -> Problem | None:
+    if gpu.total_gib is None or gpu.free_gib is None:
+        return None
+    needed = share * gpu.total_gib
+    there = min(gpu.total_gib, gpu.free_gib + sum(returned.values()))
+    if there >= needed:
+        return None
+    what = (
+        f"the server needs {needed:.1f} GiB; {gpu.free_gib:.1f} of {gpu.total_gib:.1f} are free"
+        f"{_given_back(returned)}"
+    )
+    fix = f"stop what takes it (`nvidia-smi` names the processes), or {_smaller(settings, there)}"
+    return Problem(f"memory of GPU {gpu.index}", what, fix)
+
+
+def machine_misfits(
+    settings: Settings, memory: Meminfo | None, gpus: Sequence[Gpu]
+) -> list[Problem]:
+    """Where the plan was made for another machine than this one, with the key to set."""
+    host, key = settings.host, "vllm-spark:host"
+    if gpus and not on_cpu(settings) and gpus[0].is_unified != host.unified:
+        has = "shares the host's memory" if gpus[0].is_unified else "has a memory of its own"
+        what = (
+            f"the plan is for another kind of machine: GPU {gpus[0].index}, {gpus[0].name}, {has}"
+        )
+        value = str(gpus[0].is_unified).lower()
+        fix = f"pulumi config set --path {key}.unified {value}"
+        return [Problem(f"{key}.unified", what, fix)]
+    sizes = [gpu.total_gib for gpu in gpus if gpu.total_gib is not None]
+    own_memory = not host.unified and not on_cpu(settings)
+    total = memory.total_gib if memory is not None else None
+    if own_memory:
+        total = min(sizes, default=None)
+    if total is None or host.memory_gib <= total + _TOLERANCE_GIB:
+        return []
+    what = f"the plan is for {host.memory_gib:.2f} GiB, and this machine has {total:.2f}"
+    fix = f"pulumi config set --path {key}.memoryGiB {math.floor(100 * total) / 100}"
+    return [Problem(f"{key}.memoryGiB", what, fix)]
+
+
+def _given_back(returned: Mapping[str, float]) -> str:
+    return "".join(f", and {name} gives back about {gib:.1f}" for name, gib in returned.items())
 
 
 _READS_AVAILABLE = Version.parse("0.11.1")

@@ -5,18 +5,26 @@ All through the daemon, which may be on another machine than the one that runs P
 
 from __future__ import annotations
 
-import errno
-import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from docker.errors import DockerException, NotFound
+from requests.exceptions import RequestException
 
 from vllm_spark.config.sections import Endpoint
 from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.gpus import Devices, Gpu
 from vllm_spark.deployment.host_memory import Meminfo, memory_held, read_meminfo
-from vllm_spark.deployment.tenants import Identity, Tenant, has_gpu, tenant
+from vllm_spark.deployment.tenants import (
+    Identity,
+    Tenant,
+    devices_of,
+    looks_like_a_server,
+    tenant,
+)
 from vllm_spark.docker_host.connection import connect
+from vllm_spark.docker_host.ports import port_problem
 from vllm_spark.memory.limits import GIB
 from vllm_spark.problems import Problem, Unmodelled
 
@@ -36,12 +44,6 @@ class DockerHost:
         self._image = image
         self.ours = self._inspected(name)
         """The container of our name, running or not; None if there is none."""
-        self._others = [
-            found
-            for listed in self.client.api.containers()
-            if (found := self._inspected(listed["Id"])) is not None
-            and found["Name"].removeprefix("/") != name
-        ]
 
     def _inspected(self, container: str) -> dict[str, Any] | None:
         try:
@@ -69,31 +71,60 @@ class DockerHost:
             return None
         return text if abs(seen - self.client.info()["MemTotal"] / GIB) < 0.001 else None
 
-    def tenants(self, settings: Settings, identity: Identity) -> list[Tenant]:
-        """The other containers that were given a GPU, but for those that may have it.
+    def tenants(
+        self,
+        settings: Settings,
+        identity: Identity,
+        gpus: Sequence[Gpu] = (),
+        holders: frozenset[int] | None = None,
+    ) -> list[Tenant]:
+        """The servers that were given a GPU of ours, but for those that may share it.
 
-        Those are the ones in `gpu.alongside`, and the other servers of the same program.
+        Those are the ones in `gpu.alongside`, and the other servers of the same program. `gpus`
+        tell which UUID has which index; `holders` are the processes on a GPU, by which a container
+        that has none open is told from a server. Asked anew, so that what has ended is gone.
         """
-        if settings.container.gpus == "none":
-            return []
+        wanted = Devices.of_config(settings.container.gpus)
         found = [
             tenant(other)
-            for other in self._others
-            if has_gpu(other) and not identity.declared_beside(other)
+            for other in self._running()
+            if wanted.shares_a_gpu_with(devices_of(other), gpus)
+            and not identity.declared_beside(other)
+            and (looks_like_a_server(other) or self._holds_a_gpu(other, holders))
         ]
         return [other for other in found if other.name not in settings.gpu.alongside]
+
+    def _running(self) -> list[dict[str, Any]]:
+        """The inspections of the running containers but ours."""
+        listed = (self._inspected(one["Id"]) for one in self.client.api.containers())
+        return [
+            found
+            for found in listed
+            if found is not None and found["Name"].removeprefix("/") != self._name
+        ]
+
+    def _holds_a_gpu(self, inspected: dict[str, Any], holders: frozenset[int] | None) -> bool:
+        """Whether a process of the container is on a GPU; True where that is not known."""
+        if holders is None:
+            return True
+        try:
+            top = self.client.api.top(inspected["Id"])
+        except (DockerException, RequestException):
+            return True
+        column = top["Titles"].index("PID")
+        return any(int(process[column]) in holders for process in top["Processes"])
 
     def returned(self, settings: Settings, stopped: list[Tenant]) -> dict[str, float | Unmodelled]:
         """GiB that our old container, and those which are stopped for us, will give back."""
         names = {other.name for other in stopped}
-        leaving = [other for other in self._others if tenant(other).name in names]
+        leaving = [other for other in self._running() if tenant(other).name in names]
         if self.ours is not None and self.ours["State"]["Running"]:
             leaving.append(self.ours)
         return {tenant(one).name: self._held(one, settings) for one in leaving}
 
     def _held(self, inspected: dict[str, Any], settings: Settings) -> float | Unmodelled:
         found = tenant(inspected)
-        if has_gpu(inspected) and "cpu" not in found.image:
+        if devices_of(inspected) and "cpu" not in found.image:
             return memory_held(found.command, settings)
         try:
             seen = self.client.api.stats(found.name, stream=False)["memory_stats"]
@@ -106,45 +137,6 @@ class DockerHost:
 
     def port_problem(self, endpoint: Endpoint, stopped: list[Tenant]) -> Problem | None:
         """Who else holds the server's port; those who are `stopped` first do not count."""
-        bind, port = str(endpoint.bind), endpoint.port
-        fix = "or give another port: pulumi config set --path vllm-spark:endpoint.port N"
         leaving = [self._name, *(other.name for other in stopped)]
-        for container in self.client.api.containers():
-            holder = container["Names"][0].removeprefix("/")
-            held = {published.get("PublicPort") for published in container["Ports"]}
-            if port in held and holder not in leaving:
-                return Problem(
-                    f"port {port}",
-                    f"is held by container {holder} ({container['Image']})",
-                    f"docker stop {holder}, {fix}",
-                )
-            if port in held:
-                return None
-        if self._meminfo_here() is None:
-            return None  # the ports of another machine cannot be tried from here
-        return _trial(bind, port, fix)
-
-
-def _trial(bind: str, port: int, fix: str) -> Problem | None:
-    """Listen there for a moment."""
-    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    with socket.socket(family) as trial:
-        # Without it, connections that just closed would count as a holder.
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((bind, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return Problem(
-                    f"port {port} on {bind}",
-                    "is held by another process",
-                    f"find it with `ss -ltnp 'sport = :{port}'` and stop it, {fix}",
-                )
-            if error.errno == errno.EACCES:
-                return None  # not for us, but Docker's daemon may
-            return Problem(
-                f"{bind}:{port}",
-                f"this host cannot listen there: {error.strerror}",
-                "vllm-spark:endpoint.bind must be an address of this host",
-            )
-    return None
+        here = self._meminfo_here() is not None
+        return port_problem(self.client.api.containers(), endpoint, leaving, try_here=here)

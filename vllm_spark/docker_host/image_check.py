@@ -32,7 +32,7 @@ class ImageAnswer:
     problems: tuple[Problem, ...] = ()
     unknown: str = ""
     gpus: tuple[Gpu, ...] = ()
-    """The GPUs that a container of the image sees; empty where nvidia-smi does not describe them."""
+    """The GPUs that a container of the image sees; empty where nvidia-smi does not say."""
     holders: frozenset[int] | None = None
     """The processes of the host that use a GPU; None if that is not known."""
 

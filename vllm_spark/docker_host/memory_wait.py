@@ -6,18 +6,26 @@ earlier finds too little memory free and ends.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
 from docker.errors import NotFound
 
 from vllm_spark.config.settings import Settings
-from vllm_spark.deployment.host_memory import memory_needed, page_cache_in_the_way, shortage
+from vllm_spark.deployment.host_memory import (
+    gpu_shortages,
+    memory_needed,
+    on_cpu,
+    page_cache_in_the_way,
+    shortage,
+)
 from vllm_spark.deployment.tenants import Identity, foreign
 from vllm_spark.docker_host.connection import connect, docker_errors
 from vllm_spark.docker_host.host import DockerHost
+from vllm_spark.docker_host.image_check import ask_image
 from vllm_spark.errors import PreflightError
-from vllm_spark.problems import Unmodelled
+from vllm_spark.problems import Problem, Unmodelled
 
 WAIT_SECONDS = 120.0
 PROGRESS_SECONDS = 5.0
@@ -59,38 +67,46 @@ def _clear_name(name: str, identity: Identity, say: Say) -> None:
 
 
 def _wait_for_memory(name: str, settings: Settings, say: Say) -> None:
-    """Return when the host has what the server needs. PreflightError if that takes too long."""
-    needed = memory_needed(settings)
-    if isinstance(needed, Unmodelled):
-        return  # the preflight has said so
+    """Return when the server has what it needs. PreflightError if that takes too long."""
     host = DockerHost(name, settings.image.name)
     began = told = rose = time.monotonic()
     most = 0.0
     while True:
-        try:
-            memory = host.memory()
-        except ValueError:
+        lack = _lack(host, settings, say)
+        if lack is None:
             return
-        short = shortage(settings, needed, memory, {})
-        if short is None:
-            if (doubt := page_cache_in_the_way(settings, needed, memory)) is not None:
-                say(doubt)
-            return
+        problem, free_gib = lack
         now = time.monotonic()
-        if memory.available_gib > most + RISE_GIB:
-            most, rose = memory.available_gib, now
+        if free_gib > most + RISE_GIB:
+            most, rose = free_gib, now
         if settings.host.allow_misfit and now - rose > SETTLED_SECONDS:
-            say(f"warning: {short.what}; host.allowMisfit lets it pass")
+            say(f"warning: {problem.what}; host.allowMisfit lets it pass")
             return
         if now - began > WAIT_SECONDS:
             raise PreflightError(
                 f"{name} is not started: the memory did not come back within {WAIT_SECONDS:.0f} s\n"
-                f"  {short}"
+                f"  {problem}"
             )
         if now - told >= PROGRESS_SECONDS:
             told = now
-            say(
-                f"waiting for memory: {memory.available_gib:.1f} of {needed:.1f} GiB "
-                f"available, {now - began:.0f} of {WAIT_SECONDS:.0f} s"
-            )
+            say(f"waiting for memory, {now - began:.0f} of {WAIT_SECONDS:.0f} s: {problem.what}")
         time.sleep(PAUSE_SECONDS)
+
+
+def _lack(host: DockerHost, settings: Settings, say: Say) -> tuple[Problem, float] | None:
+    """What is still missing, and the GiB that are free; None where nothing is, or nobody knows."""
+    needed = memory_needed(settings)
+    if isinstance(needed, Unmodelled):
+        if on_cpu(settings):
+            return None  # the preflight has said so
+        gpus = ask_image(settings, threading.Event(), about_flags=False).gpus
+        short = next(iter(gpu_shortages(settings, gpus, {})), None)
+        return None if short is None else (short, sum(gpu.free_gib or 0.0 for gpu in gpus))
+    try:
+        memory = host.memory()
+    except ValueError:
+        return None
+    problem = shortage(settings, needed, memory, {})
+    if problem is None and (doubt := page_cache_in_the_way(settings, needed, memory)) is not None:
+        say(doubt)
+    return None if problem is None else (problem, memory.available_gib)

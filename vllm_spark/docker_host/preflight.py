@@ -7,13 +7,21 @@ problem: only what is known to be wrong ends a deployment.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from docker.errors import DockerException, NotFound
 
 from vllm_spark.config.settings import Settings
-from vllm_spark.deployment.host_memory import memory_needed, shortage
+from vllm_spark.deployment.gpus import Gpu
+from vllm_spark.deployment.host_memory import (
+    Meminfo,
+    gpu_shortages,
+    machine_misfits,
+    memory_needed,
+    shortage,
+)
 from vllm_spark.deployment.review import misfits_of
 from vllm_spark.deployment.tenants import Identity, Tenant, foreign, in_the_way
 from vllm_spark.docker_host.connection import docker_errors
@@ -49,28 +57,29 @@ class Preflight:
             return self._run()
 
     def _run(self) -> str:
-        settings = self.settings
+        settings, identity = self.settings, self.identity
         host = DockerHost(self.name, settings.image.name)
-        tenants = host.tenants(settings, self.identity)
+        ours = host.ours
+        serves = ours is not None and bool(ours["State"]["Running"])
+        key = flags_key(settings, self.image_id)
+        # Where nothing serves yet there is nothing to protect, and the start itself says the same.
+        about_flags = self.accepted != key and (serves or settings.gpu.takeover)
+        if about_flags:
+            self._say("asking the image's own vLLM about the flags")
+        answer = ask_image(settings, self.interrupted, about_flags=about_flags)
+        tenants = host.tenants(settings, identity, answer.gpus, answer.holders)
         stopped = tenants if settings.gpu.takeover else []
         problems = [] if settings.gpu.takeover else in_the_way(tenants)
-        ours = host.ours
-        if ours is not None and (not_ours := foreign(ours, self.identity)) is not None:
+        if ours is not None and (not_ours := foreign(ours, identity)) is not None:
             problems.append(not_ours)
         if (held := host.port_problem(settings.endpoint, stopped)) is not None:
             problems.append(held)
         # When the stack was reviewed, the cache may not have held the model's shape yet.
         problems += misfits_of(settings)
-        problems += self._memory_problems(host, stopped)
-        key = flags_key(settings, self.image_id)
-        about_flags = self.accepted != key
-        if about_flags:
-            self._say("asking the image's own vLLM about the flags")
-        answer = ask_image(settings, self.interrupted, about_flags=about_flags)
+        problems += self._memory_problems(host, stopped, answer.gpus)
         problems += answer.problems
         if problems:
-            runs = ours is not None and ours["State"]["Running"]
-            untouched = f"; {self.name}, which runs, is left untouched" if runs else ""
+            untouched = f"; {self.name}, which runs, is left untouched" if serves else ""
             raise PreflightError(
                 f"{self.name} cannot be started on this host{untouched}\n{listing(problems)}"
             )
@@ -79,34 +88,46 @@ class Preflight:
         self._take_over(host, stopped)
         return "" if answer.unknown else key
 
-    def _memory_problems(self, host: DockerHost, stopped: list[Tenant]) -> list[Problem]:
+    def _memory_problems(
+        self, host: DockerHost, stopped: list[Tenant], gpus: Sequence[Gpu]
+    ) -> list[Problem]:
         """Too little memory, even when those who leave have left; unknown is said, no problem."""
         settings = self.settings
-        needed = memory_needed(settings)
-        if isinstance(needed, Unmodelled):
-            self._say(f"memory not checked: {needed.reason}")
-            return []
+        memory: Meminfo | None = None
         try:
             memory = host.memory()
         except (ValueError, DockerException) as error:
             self._say(f"memory not checked: the host does not tell ({error})")
-            return []
+        another_machine = machine_misfits(settings, memory, gpus)
+        if another_machine:
+            return self._unless_allowed(another_machine)
         returned = host.returned(settings, stopped)
         known = {who: gib for who, gib in returned.items() if not isinstance(gib, Unmodelled)}
-        short = shortage(settings, needed, memory, known)
-        if short is None:
+        needed = memory_needed(settings)
+        if not isinstance(needed, Unmodelled):
+            short = memory and shortage(settings, needed, memory, known)
+            shortages = [short] if short else []
+        elif any(gpu.free_gib is not None for gpu in gpus):
+            shortages = gpu_shortages(settings, gpus, known)
+        else:
+            self._say(f"memory not checked: {needed.reason}")
             return []
         unknown = [who for who in returned if who not in known]
-        if unknown:
+        if shortages and unknown:
             self._say(
                 f"memory not checked: nobody knows what {', '.join(unknown)} will give back; "
-                f"besides, {short.what}"
+                f"besides, {shortages[0].what}"
             )
             return []
-        if settings.host.allow_misfit:
-            self._say(f"memory: {short.what}; host.allowMisfit lets it pass")
-            return []
-        return [short]
+        return self._unless_allowed(shortages)
+
+    def _unless_allowed(self, problems: list[Problem]) -> list[Problem]:
+        """The problems, or none where `host.allowMisfit` lets them pass, which is said."""
+        if not self.settings.host.allow_misfit:
+            return problems
+        for problem in problems:
+            self._say(f"{problem.where}: {problem.what}; host.allowMisfit lets it pass")
+        return []
 
     def _take_over(self, host: DockerHost, stopped: list[Tenant]) -> None:
         """Stop the others on the GPU, now that nothing else is in the way."""

@@ -1,0 +1,94 @@
+"""Whether a port of the host is free: by address, port and protocol, as Docker binds them."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Collection, Iterable, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+
+from vllm_spark.config.sections import Endpoint
+from vllm_spark.problems import Problem
+
+_OTHER = "or use another port: pulumi config set --path vllm-spark:endpoint.port N"
+
+Address = IPv4Address | IPv6Address
+
+
+def published_by(
+    containers: Iterable[Mapping[str, Any]], endpoint: Endpoint
+) -> Mapping[str, Any] | None:
+    """The container (as `docker ps` lists it) that publishes the endpoint's address and port."""
+    for container in containers:
+        for port in container["Ports"]:
+            if port.get("PublicPort") != endpoint.port or port.get("Type", "tcp") != "tcp":
+                continue
+            if _overlap(ip_address(port.get("IP") or "0.0.0.0"), endpoint.bind):
+                return container
+    return None
+
+
+def port_problem(
+    containers: Iterable[Mapping[str, Any]],
+    endpoint: Endpoint,
+    leaving: Collection[str],
+    *,
+    try_here: bool,
+) -> Problem | None:
+    """Who else holds the server's port. Containers in `leaving` are gone before it is needed.
+
+    `try_here`: the daemon's host is this machine, so the port can be bound for a moment.
+    """
+    holder = published_by(containers, endpoint)
+    if holder is None:
+        return _trial(endpoint) if try_here else None
+    name = holder["Names"][0].removeprefix("/")
+    if name in leaving:
+        return None
+    return Problem(
+        f"port {endpoint.port} on {endpoint.bind}",
+        f"is held by container {name} ({holder['Image']})",
+        f"docker stop {name}, {_OTHER}",
+    )
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """Whether two sockets of one port exclude each other. Docker binds `::` for IPv6 alone."""
+    one, other = _plain(one), _plain(other)
+    if one.version != other.version:
+        return False
+    return one == other or one.is_unspecified or other.is_unspecified
+
+
+def _plain(address: Address) -> Address:
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def _trial(endpoint: Endpoint) -> Problem | None:
+    """Listen there for a moment."""
+    bind, port = _plain(endpoint.bind), endpoint.port
+    family = socket.AF_INET6 if bind.version == 6 else socket.AF_INET
+    with socket.socket(family) as trial:
+        # Without it, connections that just closed would count as a holder.
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            trial.bind((str(bind), port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return Problem(
+                    f"port {port} on {bind}",
+                    "is held by another process",
+                    f"find it with `ss -ltnp 'sport = :{port}'` and stop it, {_OTHER}",
+                )
+            if error.errno == errno.EACCES:
+                return None  # not for us, but Docker's daemon may
+            return Problem(
+                f"{bind}:{port}",
+                f"this host cannot listen there: {error.strerror}",
+                "vllm-spark:endpoint.bind must be an address of this host",
+            )
+    return None
