@@ -34,6 +34,7 @@ interrupted = threading.Event()
 """Set once this process was told to end what it does."""
 
 ENGINE_LOOK_SECONDS = 1.0
+GRACE_SECONDS = 3.0
 
 
 class Provider(ResourceProvider):
@@ -76,6 +77,9 @@ def _watch(host: str, port: int) -> None:
         try:
             socket.create_connection((host, port), timeout=ENGINE_LOOK_SECONDS).close()
         except ConnectionRefusedError:
+            # What runs here sees it within half a second, and ends what it has begun.
+            interrupted.set()
+            threading.Event().wait(GRACE_SECONDS)
             os._exit(1)
         except OSError:
             continue

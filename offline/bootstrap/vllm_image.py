@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import docker
 from docker.errors import ImageNotFound
@@ -20,8 +22,11 @@ from vllm_spark.setup.steps import run, say
 IMAGE = "vllm/vllm-openai-cpu:v0.32.0-x86_64"
 """The image that this module pulls, or builds under the same name."""
 
-BASE = "vllm-spark-debian:bookworm"
-BASE_PACKAGES = "python3,python3-venv,python3-dev,g++,ca-certificates,libnuma1,libgomp1"
+# procps: other tools look into a container with `ps` and `kill`.
+BASE_PACKAGES = "python3,python3-venv,python3-dev,g++,ca-certificates,libnuma1,libgomp1,procps"
+BASE = f"vllm-spark-debian:bookworm-{hashlib.sha256(BASE_PACKAGES.encode()).hexdigest()[:8]}"
+RECIPE_LABEL = "vllm-spark.recipe"
+"""On an image that was built here: what it was built from."""
 NEEDED_GIB = 18
 """Free disk space for the build: the image (7 GiB), its layers during the build, downloads."""
 
@@ -31,7 +36,7 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 def ensure_cpu_image() -> None:
     """Pull or build IMAGE on the Docker host. SetupError if neither works."""
     client = connect()
-    if _present(client, IMAGE):
+    if _present(client, IMAGE) and _is_current(client.images.get(IMAGE).attrs):
         return
     say(f"CPU image: {IMAGE} is not on this host, pulling it")
     try:
@@ -51,6 +56,18 @@ def _present(client: docker.DockerClient, name: str) -> bool:
         except ImageNotFound:
             return False
     return True
+
+
+def _is_current(inspected: dict[str, Any]) -> bool:
+    """Whether an image was pulled, or built here from what would be built now."""
+    labels = inspected["Config"].get("Labels") or {}
+    return bool(inspected["RepoDigests"]) or labels.get(RECIPE_LABEL) == _recipe()
+
+
+def _recipe() -> str:
+    files = sorted(path for path in (HERE / "vllm_image").iterdir() if path.is_file())
+    content = BASE.encode() + b"".join(path.read_bytes() for path in files)
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _check_disk(client: docker.DockerClient) -> None:
@@ -93,6 +110,7 @@ def _build_image() -> None:
     run(
         "build the CPU image",
         ["docker", "build", "--network", "host", "--force-rm", "--tag", IMAGE]
+        + ["--build-arg", f"BASE={BASE}", "--label", f"{RECIPE_LABEL}={_recipe()}"]
         + [str(HERE / "vllm_image")],
         # Debian's Docker has no BuildKit client.
         env={"DOCKER_BUILDKIT": "0"},

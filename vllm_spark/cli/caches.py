@@ -8,7 +8,7 @@ belong neither to a container on this host, running or not, nor to the image of 
 from __future__ import annotations
 
 import json
-import subprocess
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -22,11 +22,16 @@ from vllm_spark.cli.options import json_option, stack_option
 from vllm_spark.config.settings import Settings
 from vllm_spark.config.stack_file import load_stack, load_stack_if_ours, stack_file
 from vllm_spark.deployment.serving import CACHE_PATH, COMPILED, compiled_by
+from vllm_spark.deployment.tenants import CHECK_LABEL
 from vllm_spark.docker_host.connection import connect
+from vllm_spark.docker_host.one_shot import OneShot
 from vllm_spark.errors import SetupError
 from vllm_spark.in_image import script
 from vllm_spark.memory.limits import GIB
 from vllm_spark.project import ROOT
+
+LIMIT_SECONDS = 600.0
+"""Counting the files of a cache with many models on a slow disk."""
 
 
 @dataclass(frozen=True)
@@ -97,21 +102,21 @@ def _size(size: int) -> str:
 
 def look(settings: Settings, remove: Iterable[str] = ()) -> list[Part]:
     """The parts of a stack's cache, looked at (after `remove`) in a container of its image."""
-    ended = subprocess.run(
-        ["docker", "run", "--rm", "--interactive", "--network", "none", "--entrypoint", "python3"]
-        + ["--volume", f"{settings.cache.source}:{CACHE_PATH}", settings.image.name]
-        + ["-", CACHE_PATH, "--remove", *remove],
-        input=script("look_into_cache"),
-        capture_output=True,
-        text=True,
-        check=False,
+    shot = OneShot(
+        image=settings.image.name,
+        program=script("look_into_cache"),
+        arguments=[CACHE_PATH, "--remove", *remove],
+        labels={CHECK_LABEL: "yes"},
+        volumes=[(settings.cache.source, CACHE_PATH, "rw")],
     )
-    if ended.returncode != 0:
+    said: list[str] = []
+    listed = shot.run(connect(), threading.Event(), limit_seconds=LIMIT_SECONDS, report=said.append)
+    if not listed:
         raise SetupError(
-            f"the cache cannot be read: {ended.stderr.strip()}\n"
-            "  fix: see whether its folder or volume is there, and Docker's words above"
+            f"the cache cannot be read: {' '.join(said[-3:])}\n"
+            "  fix: see whether its folder or volume is there"
         )
-    rows = [line.split("\t") for line in ended.stdout.splitlines()]
+    rows = [line.split("\t") for line in listed.splitlines()]
     return [Part(kind, int(size), name) for kind, size, name in rows]
 
 

@@ -74,7 +74,10 @@ def deploy(stack: str) -> None:
     if ended.code == 0:
         return
     if ended.interrupted:
-        say(f"Interrupted. make up STACK={stack} goes on from here.")
+        say(
+            f"Interrupted. A container that was started goes on: make logs STACK={stack} follows "
+            f"it, make stop STACK={stack} stops it. make up STACK={stack} goes on from here."
+        )
     if not ended.locked and (settings is None or settings.state == "running"):
         after_failed_up(stack, settings, interrupted=ended.interrupted)
     raise click.exceptions.Exit(ended.code)

@@ -88,7 +88,7 @@ def after_failed_up(stack: str, settings: Settings | None, *, interrupted: bool)
     `settings` are those of the stack file, None where the program keeps them elsewhere.
     """
     records = LastGoodDeployment.of_state(read_state(stack).get("resources", []))
-    if not records:
+    if not records and not interrupted:
         say(_NOTHING.format(stack=stack))
     for good in records.values():
         wanted = (settings or good.settings).health.revert_on_failure
@@ -128,7 +128,7 @@ def serving(good: LastGoodDeployment) -> Ready | str:
     environment = dict(entry.partition("=")[::2] for entry in container["Config"]["Env"])
     settings = good.settings
     probe = Probe(settings.endpoint.base_url, settings.served_name, environment.get("VLLM_API_KEY"))
-    match probe.listening() or probe.answer():
+    match probe.serves():
         case Ready() as ready:
             return ready
         case NotYet(why):

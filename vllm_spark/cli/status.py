@@ -19,6 +19,7 @@ from vllm_spark.cli.prepare import require_pulumi
 from vllm_spark.cli.servers import Server, servers_of
 from vllm_spark.docker_host.connection import connect, docker_errors
 from vllm_spark.docker_host.drift import drift_lines
+from vllm_spark.docker_host.last_words import why_it_ended
 from vllm_spark.errors import VllmSparkError
 from vllm_spark.gate.metrics import read_metrics
 from vllm_spark.gate.probe import NotYet, Probe, Ready, Refused
@@ -39,6 +40,8 @@ class Status:
     detail: str
     fix: str = ""
     evidence: list[str] = field(default_factory=list)
+    last_end: str = ""
+    """Why the last start ended, of a server that does not answer."""
     load: str = ""
     drift: list[str] = field(default_factory=list)
 
@@ -50,6 +53,8 @@ class Status:
         if self.fix:
             lines.append(f"  fix: {self.fix}")
         lines += [f"  | {line}" for line in self.evidence]
+        if self.last_end:
+            lines.append(f"last end   {self.last_end}")
         if self.load:
             lines.append(f"load       {self.load}")
         if self.container is not None:
@@ -105,6 +110,10 @@ def status_of(server: Server, stack: str) -> Status:
         gone = f"there is no container {server.container}"
         return Status(server.name, None, "no", gone, f"make up STACK={stack}")
     found = _asked(server, container)
+    if found.serving != "yes" and (end := why_it_ended(client, container)) is not None:
+        found.last_end = end.cause
+        found.fix = found.fix or end.fix
+        found.evidence = found.evidence or list(end.evidence)
     found.drift = drift_lines(client, server.settings, server.variables, container)
     return found
 
@@ -122,7 +131,7 @@ def _asked(server: Server, container: dict[str, Any]) -> Status:
     url = settings.endpoint.base_url
     key = environment.get("VLLM_API_KEY")
     probe = Probe(url, settings.served_name, key, patience=PATIENCE_SECONDS)
-    match probe.listening() or probe.answer():
+    match probe.serves():
         case Ready(seconds):
             answered = f"{settings.served_name} answered in {seconds:.2f} s at {url}"
             return Status(server.name, about, "yes", answered, load=_load(url))

@@ -58,7 +58,8 @@ def wait_for_answer(
     if isinstance(verdict, Abandoned):
         raise Interrupted(
             f"the wait for {name} was interrupted ({verdict.doing})\n"
-            "  The container goes on; repeat the command to wait for it again."
+            f"  The container goes on: `docker logs -f {name}` follows it, `docker stop {name}` "
+            "ends it. Repeat the command to wait for it again."
         )
     if isinstance(verdict, Failed):
         # At once: stopping the container may take a while, and the error comes when all is over.

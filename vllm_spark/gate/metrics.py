@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from vllm_spark.gate.direct import direct
+from vllm_spark.gate.http import direct, within
 
 PATIENCE_SECONDS = 5.0
 
@@ -24,11 +24,15 @@ class ServerMetrics:
 
 def read_metrics(base_url: str) -> ServerMetrics | None:
     """Ask a server whose API is at `base_url` (ending in /v1); None if it does not tell."""
-    try:
-        answer = direct().get(base_url.removesuffix("/v1") + "/metrics", timeout=PATIENCE_SECONDS)
-        return parse_metrics(answer.text)
-    except (requests.RequestException, ValueError):
-        return None
+
+    def ask() -> ServerMetrics | None:
+        try:
+            url = base_url.removesuffix("/v1") + "/metrics"
+            return parse_metrics(direct().get(url, timeout=PATIENCE_SECONDS).text)
+        except (requests.RequestException, ValueError):
+            return None
+
+    return within(2 * PATIENCE_SECONDS, ask)
 
 
 def parse_metrics(text: str) -> ServerMetrics:

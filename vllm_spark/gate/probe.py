@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import requests
 
-from vllm_spark.gate.direct import direct
+from vllm_spark.gate.http import direct, within
 
 RETRIED_STATUS: Final = frozenset({408, 429, 502, 503, 504})
 """Answers that a server gives while it starts or is busy. Any other error is final."""
@@ -131,6 +131,12 @@ class Probe:
         except _Final as final:
             return final.refusal
         return Ready(time.monotonic() - began, tokens)
+
+    def serves(self) -> Ready | NotYet | Refused:
+        """All questions one after the other, for a server that should have come up."""
+        limit = 4 * self.quick + 2 * self.patience
+        hung = Refused("the server took a request and never finished its answer", HUNG_FIX, ())
+        return within(limit, lambda: self.listening() or self.answer()) or hung
 
     def _proof(self) -> int:
         """The tokens of the answer to the first of our questions that this model takes."""
