@@ -29,6 +29,8 @@ _DATA = Path(__file__).parent / "data" / "docker"
 _RECORDED = {path.stem: json.loads(path.read_text()) for path in _DATA.glob("*.json")}
 
 IMAGE: str = _RECORDED["image"]["RepoTags"][0]
+GPU = {"Driver": "", "Count": -1, "DeviceIDs": None, "Capabilities": [["gpu"]], "Options": {}}
+"""A device request as `docker run --gpus all` makes it."""
 PATIENCE_SECONDS = 20.0
 """How long a test waits for what has to come; reached only when it fails."""
 

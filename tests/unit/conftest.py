@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.fake_daemon import FakeDaemon
+from vllm_spark.docker_host import host
 
 
 @pytest.fixture
@@ -22,3 +24,23 @@ def daemon(
     yield fake
     if not fake.away:
         fake.goes_away()
+
+
+@pytest.fixture
+def available(
+    daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[float], None]:
+    """Sets the available GiB of a Spark, which is this machine and the daemon's."""
+    file = tmp_path / "meminfo"
+    total_kib = 127_600_000
+    daemon.info["MemTotal"] = total_kib * 1024
+    monkeypatch.setattr(host, "MEMINFO", file)
+
+    def set_available(gib: float) -> None:
+        kib = int(gib * 2**20)
+        file.write_text(
+            f"MemTotal:  {total_kib} kB\nMemFree:  {kib // 2} kB\nMemAvailable:  {kib} kB\n"
+        )
+
+    set_available(115.0)
+    return set_available
