@@ -113,8 +113,9 @@ def test_a_server_that_answers_is_noted_with_its_start(
 
 
 def test_what_the_log_says_of_memory_is_noted(container: Container, serve: Serve) -> None:
-    container.prints("INFO 11-23 [kv_cache_utils.py:864] GPU KV cache size: 357,152 tokens\n")
-    assert wait(container, serve(fault="busy-1")).memory["kvTokens"] == 357152
+    said = "INFO 11-23 20:43:35 [kv_cache_utils.py:2177] GPU KV cache size: 956,240 tokens"
+    container.prints(f"(EngineCore pid=914) {said}\n")
+    assert wait(container, serve(fault="busy-1")).memory["kvTokens"] == 956240
 
 
 def test_a_server_that_somebody_stopped_is_started_again_and_waited_for(
