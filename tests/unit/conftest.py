@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_daemon import FakeDaemon
+from tests.programs import Programs
 from vllm_spark.docker_host import host
 
 
@@ -44,3 +45,9 @@ def available(
 
     set_available(115.0)
     return set_available
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    """Programs on PATH, for a test to add."""
+    return Programs(tmp_path / "bin", monkeypatch)
