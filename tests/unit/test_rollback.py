@@ -1,4 +1,4 @@
-"""What is said of a way back that cannot be gone. The ways that can are in tests/e2e."""
+"""What is said of a way back that cannot be gone; test_going_back.py has those that can."""
 
 from __future__ import annotations
 

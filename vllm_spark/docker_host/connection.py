@@ -8,15 +8,16 @@ daemons; the docker CLI, run as a child, comes to the same answer by itself.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import docker
-from docker.context import ContextAPI
-from docker.errors import APIError, DockerException
+from docker.errors import APIError, DockerException, TLSParameterError
 from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
 from requests.exceptions import RequestException
@@ -63,20 +64,64 @@ class Daemon:
 
 def resolve() -> Daemon:
     """The daemon that the docker CLI would talk to. DockerUnavailable for a broken context."""
-    given: Mapping[str, Any] = kwargs_from_env()
-    if "base_url" in given:
-        return Daemon(given["base_url"], "DOCKER_HOST", tls=given.get("tls"))
-    name = os.environ.get("DOCKER_CONTEXT") or None
+    host = os.environ.get("DOCKER_HOST")
+    name = os.environ.get("DOCKER_CONTEXT") or _context_in_use()
+    if not host and name != "default":
+        return _of_context(name)
     try:
-        context = ContextAPI.get_context(name)
-    except Exception as error:  # docker-py raises bare Exceptions for a context that is broken
-        raise _no_such_context(name or "in use", str(error)) from error
-    if context is None:
-        raise _no_such_context(name or "in use", "there is none of this name")
-    if context.Name == "default":
-        return Daemon(DEFAULT_SOCKET, "the default socket", tls=given.get("tls"))
-    source = f"the Docker context {context.Name}"
-    return Daemon(str(context.Host), source, context.Name, context.TLSConfig)
+        tls = kwargs_from_env().get("tls")
+    except TLSParameterError as error:
+        raise DockerUnavailable(
+            "DOCKER_TLS_VERIFY or DOCKER_CERT_PATH is set, and the certificates cannot be used: "
+            f"{error}\n  fix: put ca.pem, cert.pem and key.pem into DOCKER_CERT_PATH, or unset both"
+        ) from error
+    if host:
+        return Daemon(host, "DOCKER_HOST", tls=tls)
+    return Daemon(DEFAULT_SOCKET, "the default socket", tls=tls)
+
+
+def _config_folder() -> Path:
+    return Path(os.environ.get("DOCKER_CONFIG") or "~/.docker").expanduser()
+
+
+def _context_in_use() -> str:
+    """The context that `docker context use` chose. A config that cannot be read chooses none."""
+    try:
+        config = json.loads((_config_folder() / "config.json").read_text())
+        return str(config.get("currentContext") or "default")
+    except (OSError, ValueError, AttributeError):
+        return "default"
+
+
+def _of_context(name: str) -> Daemon:
+    """The daemon of a context. DockerUnavailable if the context is missing or broken.
+
+    Read here, because docker-py looks for contexts beside config.json only, and there need not be
+    one. The layout is that of docker/cli, cli/context/store.
+    """
+    hashed = hashlib.sha256(name.encode()).hexdigest()
+    folder = _config_folder() / "contexts"
+    try:
+        meta = json.loads((folder / "meta" / hashed / "meta.json").read_text())
+        endpoint = meta["Endpoints"]["docker"]
+        address, unverified = endpoint.get("Host"), bool(endpoint.get("SkipTLSVerify"))
+        tls = _tls(folder / "tls" / hashed / "docker", verify=not unverified)
+    except FileNotFoundError:
+        raise _no_such_context(name, "there is none of this name") from None
+    except KeyError:
+        raise _no_such_context(name, "it has no Docker endpoint") from None
+    except (OSError, ValueError, TypeError, AttributeError, TLSParameterError) as error:
+        raise _no_such_context(name, str(error)) from error
+    return Daemon(address or DEFAULT_SOCKET, f"the Docker context {name}", name, tls)
+
+
+def _tls(folder: Path, *, verify: bool) -> TLSConfig | None:
+    """The TLS material of a context's endpoint; None if it has none and does not ask for TLS."""
+    ca, cert, key = (folder / f"{part}.pem" for part in ("ca", "cert", "key"))
+    if not folder.is_dir() and verify:
+        return None
+    pair = (str(cert), str(key)) if cert.exists() or key.exists() else None
+    return TLSConfig(pair, str(ca) if ca.exists() else None, verify)
 
 
 def connect(timeout: float = ANSWER_SECONDS) -> docker.DockerClient:
@@ -116,12 +161,12 @@ def root_cause(error: BaseException) -> str:
 
 
 def _fix(daemon: Daemon, why: str) -> str:
+    if "Permission denied" in why and daemon.is_local_socket:
+        return "`sudo usermod -aG docker $USER`, then log in again"
     if daemon.source == "DOCKER_HOST":
         return "start it there, or unset DOCKER_HOST to use the daemon of this machine"
     if daemon.context is not None:
         return "start it, or choose another context: `docker context use default`"
-    if "Permission denied" in why:
-        return "`sudo usermod -aG docker $USER`, then log in again"
     return "start it: `sudo systemctl start docker`"
 
 

@@ -30,7 +30,12 @@ def ensure_cli() -> None:
     say(f"Pulumi CLI: none of at least v{OLDEST} here, installing v{VERSION}")
     try:
         auto.PulumiCommand.install(root=str(OURS), version=VERSION)
-    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+    except (
+        auto.InvalidVersionError,
+        OSError,
+        RuntimeError,
+        subprocess.CalledProcessError,
+    ) as error:
         raise SetupError(
             f"the official installer of the Pulumi CLI failed: {error}\n"
             "  fix: install Pulumi (https://www.pulumi.com/docs/install/), then repeat"
@@ -50,7 +55,7 @@ def _usable(root: Path | None) -> bool:
         auto.PulumiCommand(root=str(root) if root else None, version=OLDEST)
     except FileNotFoundError:
         return False
-    except RuntimeError as error:
+    except (auto.InvalidVersionError, OSError, subprocess.CalledProcessError) as error:
         say(f"Pulumi CLI: {error}")
         return False
     return True

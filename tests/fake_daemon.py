@@ -1,0 +1,297 @@
+"""A fake Docker daemon: a small HTTP server on a unix socket that keeps containers as plain state.
+
+The real docker-py and the real connection code reach it through DOCKER_HOST, so fast tests run all
+code that asks Docker. It speaks the endpoints that this project uses, in the words and shapes of
+Docker 20.10 (recorded in tests/data/docker). Nothing in it sleeps: a request or a test changes the
+state, and each change wakes whoever waits for one.
+
+A fault is a function of the request, put in front of what would be answered: `refuses`,
+`never_answers`, `hangs_up`, `never_ends`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.fake_daemon_api import STDOUT, Request, Server
+
+_DATA = Path(__file__).parent / "data" / "docker"
+_RECORDED = {path.stem: json.loads(path.read_text()) for path in _DATA.glob("*.json")}
+
+IMAGE: str = _RECORDED["image"]["RepoTags"][0]
+GPU = {"Driver": "", "Count": -1, "DeviceIDs": None, "Capabilities": [["gpu"]], "Options": {}}
+"""A device request as `docker run --gpus all` makes it."""
+PATIENCE_SECONDS = 20.0
+"""How long a test waits for what has to come; reached only when it fails."""
+
+Fault = Callable[[Request], None]
+
+
+def refuses(status: int, message: str) -> Fault:
+    """The daemon's own error."""
+    return lambda request: request.refuse(status, message)
+
+
+def never_answers(request: Request) -> None:
+    """Takes the request and says nothing, until the daemon goes away."""
+    request.until_cut()
+
+
+def hangs_up(request: Request) -> None:
+    """Closes the connection without an answer."""
+    request.close_connection = True
+
+
+def never_ends(request: Request) -> None:
+    """Begins a stream that has nothing in it and does not end."""
+    request.begin_stream()
+    request.until_cut()
+
+
+class Container:
+    """A container. `inspected` is what `docker inspect` says of it, for a test to change."""
+
+    def __init__(self, daemon: FakeDaemon, inspected: dict[str, Any]) -> None:
+        self.inspected = inspected
+        self.stats = copy.deepcopy(_RECORDED["stats"])
+        self.drips = False
+        """Whether its log comes a byte at a time."""
+        self.log: list[tuple[float, int, bytes]] = []
+        self.stream = 0
+        """Counts what ends the streams of its log: each end of the container, each cut."""
+        self._daemon = daemon
+
+    @property
+    def id(self) -> str:
+        return str(self.inspected["Id"])
+
+    @property
+    def name(self) -> str:
+        return str(self.inspected["Name"]).removeprefix("/")
+
+    @property
+    def status(self) -> str:
+        """Of `running`, `exited`, ..., as Docker has it."""
+        return str(self.inspected["State"]["Status"])
+
+    @property
+    def running(self) -> bool:
+        return bool(self.inspected["State"]["Running"])
+
+    def prints(self, text: str | bytes, stream: int = STDOUT) -> None:
+        """Write to its log."""
+        with self._daemon.change():
+            moment = datetime.now(UTC).timestamp()
+            data = text.encode() if isinstance(text, str) else text
+            self.log.append((moment, stream, data))
+
+    def starts(self) -> None:
+        """Start, or start again."""
+        with self._daemon.change():
+            self.stream += self.running
+            state = {"Status": "running", "Running": True, "Pid": 4711, "StartedAt": now()}
+            self.inspected["State"].update(state, ExitCode=0, OOMKilled=False, Error="")
+            self._daemon.event(self, "start")
+
+    def exits(self, code: int = 0, *, oom_killed: bool = False, error: str = "") -> None:
+        """End."""
+        with self._daemon.change():
+            state = {"Status": "exited", "Running": False, "Pid": 0, "FinishedAt": now()}
+            self.inspected["State"].update(
+                state, ExitCode=code, OOMKilled=oom_killed, Error=error, Restarting=False
+            )
+            self.stream += 1
+            if oom_killed:
+                self._daemon.event(self, "oom")
+            self._daemon.event(self, "die", exitCode=str(code))
+            if self.inspected["HostConfig"]["AutoRemove"]:
+                self.removed()
+
+    def removed(self) -> None:
+        """Be gone."""
+        with self._daemon.change():
+            self.stream += 1
+            self._daemon.containers.pop(self.id, None)
+
+    def cut_log(self) -> None:
+        """Break off whatever is being read of its log, in the middle of a frame."""
+        with self._daemon.change():
+            self.log.append((0.0, 0, b""))
+
+
+class FakeDaemon:
+    """The daemon. `address` is for DOCKER_HOST; `asked` are the requests, without the version."""
+
+    def __init__(self, path: Path) -> None:
+        self.address = f"unix://{path}"
+        self.containers: dict[str, Container] = {}
+        self.images: dict[str, dict[str, Any]] = {}
+        self.version: dict[str, Any] = copy.deepcopy(_RECORDED["version"])
+        self.info: dict[str, Any] = copy.deepcopy(_RECORDED["info"])
+        self.events: list[dict[str, Any]] = []
+        self.asked: list[str] = []
+        self.when_started: Callable[[Container], None] = lambda _container: None
+        """Called when a client starts a container: what its process does."""
+        self.when_stopped: Callable[[Container], None] = lambda container: container.exits(0)
+        """Called when a client stops a container."""
+        self.away = False
+        self._faults: list[tuple[re.Pattern[str], Fault]] = []
+        self._changed = threading.Condition()
+        self._path = path
+        self._connections: list[socket.socket] = []
+        self.add_image(IMAGE)
+        self.comes_back()
+
+    def add_image(self, name: str, **changes: Any) -> str:
+        """An image of this name; its id."""
+        image = copy.deepcopy(_RECORDED["image"])
+        image.update(Id=f"sha256:{secrets.token_hex(32)}", RepoTags=[name], **changes)
+        self.images[name] = image
+        return str(image["Id"])
+
+    def add(
+        self,
+        name: str,
+        *,
+        image: str = IMAGE,
+        host: dict[str, Any] | None = None,
+        running: bool = True,
+        **config: Any,
+    ) -> Container:
+        """A container; `host` and `config` are changes of its HostConfig and Config."""
+        inspected = copy.deepcopy(_RECORDED["container"])
+        if image not in self.images:
+            self.add_image(image)
+        identity = secrets.token_hex(32)
+        inspected.update(
+            Id=identity, Name=f"/{name}", Image=self.images[image]["Id"], Created=now()
+        )
+        inspected["Config"].update(Image=image, Hostname=identity[:12], **config)
+        inspected["HostConfig"].update(host or {})
+        never = {"StartedAt": "0001-01-01T00:00:00Z", "FinishedAt": "0001-01-01T00:00:00Z"}
+        inspected["State"].update(Status="created", Running=False, Pid=0, **never)
+        container = Container(self, inspected)
+        with self.change():
+            self.containers[identity] = container
+        if running:
+            container.starts()
+        return container
+
+    def find(self, reference: str) -> Container | None:
+        """By id, the beginning of one, or name."""
+        for container in self.containers.values():
+            if container.id.startswith(reference) or container.name == reference:
+                return container
+        return None
+
+    def fault(self, request: str, fault: Fault) -> None:
+        """What happens to requests whose method and path match the pattern, from now on."""
+        self._faults.append((re.compile(request), fault))
+
+    def heal(self) -> None:
+        """No faults any more."""
+        self._faults.clear()
+
+    def fault_of(self, request: str) -> Fault | None:
+        """The fault of this request, "METHOD /path"."""
+        return next((fault for pattern, fault in self._faults if pattern.search(request)), None)
+
+    def event(self, container: Container, action: str, **attributes: str) -> None:
+        """Note what happened to a container."""
+        nanoseconds = int(datetime.now(UTC).timestamp() * 1e6) * 1000
+        image = container.inspected["Config"]["Image"]
+        about = {"image": image, "name": container.name, **attributes}
+        self.events.append(
+            {
+                "status": action,
+                "id": container.id,
+                "from": image,
+                "Type": "container",
+                "Action": action,
+                "Actor": {"ID": container.id, "Attributes": about},
+                "scope": "local",
+                "time": nanoseconds // 10**9,
+                "timeNano": nanoseconds,
+            }
+        )
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """Change something, and wake whoever waits for a change."""
+        with self._changed:
+            yield
+            self._changed.notify_all()
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Wait for a change that makes it true."""
+        with self._changed:
+            return self._changed.wait_for(condition, seconds)
+
+    def until_asked(self, request: str) -> None:
+        """Wait until a client has asked what matches."""
+        pattern = re.compile(request)
+        assert self.wait_for(lambda: any(map(pattern.search, self.asked)), PATIENCE_SECONDS), (
+            f"nobody asked {request}: {self.asked}"
+        )
+
+    def goes_away(self) -> None:
+        """Stop listening, and break off every connection."""
+        with self.change():
+            self.away = True
+        self._server.shutdown()
+        self._server.server_close()
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._connections.clear()
+
+    def comes_back(self) -> None:
+        """Listen, with the same containers."""
+        self._path.unlink(missing_ok=True)
+        self.away = False
+        self._server = Server(str(self._path), self)
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def connected(self, connection: socket.socket) -> None:
+        """Keep it, to break it off."""
+        self._connections.append(connection)
+
+    def listed(self, container: Container) -> dict[str, Any]:
+        """A container as `docker ps` has it."""
+        inspected = container.inspected
+        row: dict[str, Any] = copy.deepcopy(_RECORDED["listed"])
+        bindings = inspected["HostConfig"]["PortBindings"] or {} if container.running else {}
+        row.update(
+            Id=container.id,
+            Names=[f"/{container.name}"],
+            Image=inspected["Config"]["Image"],
+            ImageID=inspected["Image"],
+            Labels=inspected["Config"]["Labels"] or {},
+            State=container.status,
+            Ports=[
+                {
+                    "IP": binding["HostIp"],
+                    "PrivatePort": int(port.partition("/")[0]),
+                    "PublicPort": int(binding["HostPort"]),
+                    "Type": port.partition("/")[2],
+                }
+                for port, bound in bindings.items()
+                for binding in bound
+            ],
+        )
+        return row
+
+
+def now() -> str:
+    """The time as Docker writes it."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}000Z"

@@ -1,0 +1,216 @@
+"""What an image says of flags and GPU, and what is made of an image that says nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from tests.fake_daemon import Container, FakeDaemon, hangs_up, refuses
+from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.serving import server_arguments
+from vllm_spark.deployment.tenants import CHECK_LABEL
+from vllm_spark.docker_host import image_check
+from vllm_spark.docker_host.connection import UNANSWERED
+from vllm_spark.docker_host.image_check import ImageAnswer, ask_image, flags_key
+from vllm_spark.errors import Interrupted
+
+MODEL = "Qwen/Qwen3-32B-FP8"
+CPU = "vllm/vllm-openai-cpu:v0.32.0-x86_64"
+ON_GPU = "vllm/vllm-openai:v0.32.0"
+ACCEPTED = {"flags": "accepted", "said": "", "gpus": ["GPU 0: NVIDIA GB10"], "trouble": ""}
+
+
+def settings(image: str = CPU, **keys: Any) -> Settings:
+    config = {
+        "model": MODEL,
+        "image": image,
+        "cache": {"volume": "weights"},
+        "engine": {"max-model-len": 2048},
+        **keys,
+    }
+    return Settings.parse(config, frozenset())
+
+
+@pytest.fixture(autouse=True)
+def quick(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_check, "LOOK_SECONDS", 0.01)
+    daemon.add_image(CPU)
+    daemon.add_image(ON_GPU)
+
+
+def says(daemon: FakeDaemon, *printed: str, code: int = 0) -> None:
+    """What the image's containers print from now on."""
+
+    def process(container: Container) -> None:
+        for text in printed:
+            container.prints(text)
+        container.exits(code)
+
+    daemon.when_started = process
+
+
+def answers(daemon: FakeDaemon, **answer: Any) -> None:
+    says(daemon, "INFO an import that talks\n", "\n" + json.dumps({**ACCEPTED, **answer}) + "\n")
+
+
+def ask(asked: Settings, *, about_flags: bool = True) -> ImageAnswer:
+    return ask_image(asked, threading.Event(), about_flags=about_flags)
+
+
+def test_flags_that_the_image_takes_are_no_problem(daemon: FakeDaemon) -> None:
+    answers(daemon, gpus=None)
+    assert ask(settings()) == ImageAnswer()
+    assert daemon.containers == {}, "nothing is left behind"
+
+
+def test_the_container_that_is_asked_can_change_nothing_and_reach_nothing(
+    daemon: FakeDaemon,
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def process(container: Container) -> None:
+        asked.append(container.inspected)
+        container.prints(json.dumps(ACCEPTED))
+        container.exits(0)
+
+    daemon.when_started = process
+    declared = settings(ON_GPU, container={"gpus": [0, 1], "environment": {"A": "b"}})
+    ask(declared)
+    (container,) = asked
+    config, host = container["Config"], container["HostConfig"]
+    question = json.loads(config["Cmd"][-1])
+    assert question == {"gpus": True, "argv": [MODEL, *server_arguments(declared)]}
+    assert {"A=b", "HF_HUB_OFFLINE=1"} <= set(config["Env"])
+    assert CHECK_LABEL in config["Labels"]
+    assert host["NetworkMode"] == "none"
+    assert host["Binds"] == ["weights:/root/.cache/huggingface:ro"]
+    assert host["DeviceRequests"][0]["DeviceIDs"] == ["0", "1"]
+
+
+def test_a_flag_that_vllm_refuses_is_a_problem_in_its_words(daemon: FakeDaemon) -> None:
+    said = "vllm: error: unrecognized arguments: --bogus-flag 1"
+    answers(daemon, flags="refused", said=said)
+    (problem,) = ask(settings()).problems
+    assert problem.where == "vllm-spark:engine"
+    assert "the image's own vLLM refuses it" in problem.what
+    assert "--bogus-flag" in problem.what
+
+
+def test_a_vllm_that_cannot_be_asked_is_unknown_and_no_problem(daemon: FakeDaemon) -> None:
+    answers(daemon, flags="unknown", said="Traceback\nImportError: No module named 'vllm'")
+    answer = ask(settings())
+    assert not answer.problems
+    said = "the image's vLLM could not be asked (ImportError: No module named 'vllm')"
+    assert answer.unknown == said
+
+
+@pytest.mark.parametrize(
+    ("trouble", "fix"),
+    [
+        ("Failed to initialize NVML: Driver/library version mismatch", "reboot"),
+        ("No devices were found", "see whether `nvidia-smi` works on the host"),
+        ("", "see whether `nvidia-smi` works on the host"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_a_problem(trouble: str, fix: str, daemon: FakeDaemon) -> None:
+    answers(daemon, gpus=[], trouble=trouble)
+    (problem,) = ask(settings(ON_GPU)).problems
+    assert f"a container of {ON_GPU} with `gpus: all` sees none" in problem.what
+    assert problem.what.endswith(trouble)
+    assert fix in problem.fix
+
+
+def test_a_docker_without_nvidias_toolkit_is_a_problem_with_the_commands_that_install_it(
+    daemon: FakeDaemon,
+) -> None:
+    said = 'could not select device driver "" with capabilities: [[gpu]]'
+    daemon.fault("/start", refuses(500, said))
+    (problem,) = ask(settings(ON_GPU)).problems
+    assert said in problem.what
+    assert "sudo nvidia-ctk runtime configure --runtime=docker" in problem.fix
+    assert daemon.containers == {}, "the container that was created is removed"
+
+
+def test_a_container_that_does_not_start_for_a_server_on_the_cpu_is_unknown(
+    daemon: FakeDaemon,
+) -> None:
+    daemon.fault("/start", refuses(500, "OCI runtime create failed"))
+    answer = ask(settings())
+    assert not answer.problems
+    assert "Docker did not start a container of the image (OCI runtime" in answer.unknown
+
+
+def test_an_image_without_python_is_unknown_by_its_last_words(daemon: FakeDaemon) -> None:
+    says(daemon, "ModuleNotFoundError: No module named 'json'\n", code=1)
+    assert ask(settings()).unknown == (
+        "the image's Python says: ModuleNotFoundError: No module named 'json'"
+    )
+
+
+def test_an_image_that_says_nothing_is_unknown(daemon: FakeDaemon) -> None:
+    says(daemon)
+    assert ask(settings()).unknown.startswith("the image's Python says:")
+
+
+def test_where_there_is_nothing_to_ask_no_container_is_made(daemon: FakeDaemon) -> None:
+    assert ask(settings(), about_flags=False) == ImageAnswer()
+    assert daemon.asked == []
+
+
+def test_known_flags_are_not_asked_about_again_and_the_gpu_is(daemon: FakeDaemon) -> None:
+    questions: list[Any] = []
+
+    def process(container: Container) -> None:
+        questions.append(json.loads(container.inspected["Config"]["Cmd"][-1]))
+        container.prints(json.dumps({**ACCEPTED, "flags": None}))
+        container.exits(0)
+
+    daemon.when_started = process
+    assert ask(settings(ON_GPU), about_flags=False) == ImageAnswer()
+    assert questions == [{"gpus": True, "argv": None}]
+
+
+def test_an_image_that_does_not_answer_in_time_is_unknown_and_its_container_goes(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_check, "PATIENCE_SECONDS", 0)
+    assert "did not answer within 0 s" in ask(settings()).unknown
+    assert daemon.containers == {}
+
+
+def test_an_interruption_ends_it_and_nothing_is_left(daemon: FakeDaemon) -> None:
+    interrupted = threading.Event()
+    daemon.when_started = lambda _container: interrupted.set()
+    with pytest.raises(Interrupted, match="nothing was changed"):
+        ask_image(settings(), interrupted, about_flags=True)
+    assert daemon.containers == {}
+
+
+def test_a_daemon_that_goes_away_is_no_answer(daemon: FakeDaemon) -> None:
+    daemon.when_started = lambda _container: threading.Thread(target=daemon.goes_away).start()
+    with pytest.raises(UNANSWERED):
+        ask(settings())
+
+
+@pytest.mark.parametrize("request_", ["/containers/create", "/attach"])
+def test_a_daemon_that_hangs_up_is_no_answer(request_: str, daemon: FakeDaemon) -> None:
+    daemon.fault(request_, hangs_up)
+    with pytest.raises(UNANSWERED):
+        ask(settings())
+
+
+def test_a_removal_that_fails_does_not_hide_the_answer(daemon: FakeDaemon) -> None:
+    answers(daemon, gpus=None)
+    daemon.fault("DELETE", refuses(409, "removal of container is already in progress"))
+    assert ask(settings()) == ImageAnswer()
+
+
+def test_an_answer_is_kept_for_the_same_flags_and_image_only() -> None:
+    key = flags_key(settings(), "sha256:1")
+    assert key == flags_key(settings(health={"timeoutSeconds": 5}), "sha256:1")
+    assert key != flags_key(settings(), "sha256:2")
+    assert key != flags_key(settings(engine={"max-model-len": 4096}), "sha256:1")
+    assert key != flags_key(settings(container={"environment": {"A": "b"}}), "sha256:1")

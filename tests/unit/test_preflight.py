@@ -1,0 +1,294 @@
+"""Everything in the way of a container is found and told at once, and nothing is touched before."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.fake_daemon import GPU, Container, FakeDaemon, hangs_up, refuses
+from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.tenants import CHECK_LABEL, Identity
+from vllm_spark.docker_host.image_check import flags_key
+from vllm_spark.docker_host.preflight import Preflight
+from vllm_spark.errors import DockerRefused, DockerUnavailable, Interrupted, PreflightError
+from vllm_spark.memory.limits import GIB
+
+NAME = "vllm-spark"
+US = Identity("project", "spark", "vllm", "0123456789ab")
+IMAGE = "nvcr.io/nvidia/vllm:25.09-py3"
+COMMAND = ["vllm", "serve", "--gpu-memory-utilization", "0.85"]
+ON_GPU: dict[str, Any] = {"image": IMAGE, "host": {"DeviceRequests": [GPU]}, "Cmd": COMMAND}
+ACCEPTED: dict[str, Any] = {"flags": "accepted", "said": "", "gpus": ["GPU 0"], "trouble": ""}
+
+SetAvailable = Callable[[float], None]
+
+
+@pytest.fixture(autouse=True)
+def spark(daemon: FakeDaemon, available: SetAvailable) -> None:
+    """A Spark with the image, whose vLLM accepts everything and sees the GPU."""
+    daemon.add_image(IMAGE)
+    image_says(daemon)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def held_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield int(listener.getsockname()[1])
+
+
+def image_says(daemon: FakeDaemon, **answer: Any) -> None:
+    def process(container: Container) -> None:
+        if CHECK_LABEL in container.inspected["Config"]["Labels"]:
+            container.prints(json.dumps({**ACCEPTED, **answer}))
+            container.exits(0)
+
+    daemon.when_started = process
+
+
+def settings(port: int, **keys: Any) -> Settings:
+    config = {
+        "model": "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8",
+        "image": IMAGE,
+        "cache": {"volume": "weights"},
+        "engine": {"max-model-len": 32768, "gpu-memory-utilization": 0.85},
+        "endpoint": {"port": port},
+        **keys,
+    }
+    return Settings.parse(config, frozenset())
+
+
+def check(declared: Settings, *, accepted: str = "") -> str:
+    preflight = Preflight(NAME, US, declared, "sha256:1", accepted, threading.Event())
+    return preflight.run()
+
+
+def problems(declared: Settings) -> str:
+    with pytest.raises(PreflightError) as failed:
+        check(declared)
+    return str(failed.value)
+
+
+def test_where_nothing_is_in_the_way_the_accepted_flags_are_noted(port: int) -> None:
+    declared = settings(port)
+    assert check(declared) == flags_key(declared, "sha256:1")
+
+
+def test_what_was_accepted_before_is_not_asked_again(daemon: FakeDaemon, port: int) -> None:
+    declared = settings(port)
+    questions: list[Any] = []
+
+    def process(container: Container) -> None:
+        questions.append(json.loads(container.inspected["Config"]["Cmd"][-1])["argv"])
+        container.prints(json.dumps({**ACCEPTED, "flags": None}))
+        container.exits(0)
+
+    daemon.when_started = process
+    key = flags_key(declared, "sha256:1")
+    assert check(declared, accepted=key) == key
+    assert questions == [None]
+
+
+def test_everything_is_one_list_and_the_old_server_is_left_alone(
+    daemon: FakeDaemon, available: SetAvailable, held_port: int
+) -> None:
+    old = daemon.add(NAME, Labels=US.labels, image=IMAGE)
+    old.stats["memory_stats"] = {"usage": 2 * GIB, "stats": {}}
+    old.inspected["Config"]["Cmd"] = ["serve"]
+    daemon.add("other", **ON_GPU)
+    available(10.0)
+    image_says(daemon, flags="refused", said="vllm: error: unrecognized arguments: --x", gpus=[])
+    said = problems(settings(held_port))
+    head = f"{NAME} cannot be started on this host; {NAME}, which runs, is left untouched"
+    assert said.startswith(head)
+    assert "1. GPU: container other" in said
+    assert f"2. port {held_port} on 127.0.0.1: is held by another process" in said
+    assert "3. memory: the server needs 103.4 GiB; 10.0 of the host's 121.7 are available" in said
+    assert f"and {NAME} gives back about 2.0" in said
+    assert f"4. GPU: a container of {IMAGE} with `gpus: all` sees none" in said
+    assert "5. vllm-spark:engine: the image's own vLLM refuses it" in said
+    assert old.running
+
+
+def test_a_first_deployment_says_nothing_of_an_old_server(held_port: int) -> None:
+    said = problems(settings(held_port)).splitlines()[0]
+    assert said == f"{NAME} cannot be started on this host"
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {},
+        {**US.labels, "vllm-spark.state-id": "another"},
+        {**US.labels, "vllm-spark.project": "another"},
+        {**US.labels, "vllm-spark.server": "another"},
+    ],
+    ids=["unknown", "another state", "another project", "another server"],
+)
+def test_a_container_of_our_name_that_is_not_ours_is_in_the_way(
+    labels: dict[str, str], daemon: FakeDaemon, port: int
+) -> None:
+    theirs = daemon.add(NAME, Labels=labels)
+    said = problems(settings(port))
+    assert f"container {NAME}: exists, and the state of this stack does not know it" in said
+    assert f"docker rm --force {NAME}, or give this stack's another name" in said
+    assert theirs.running
+
+
+def test_a_model_that_has_come_to_be_known_as_too_big_is_in_the_way(port: int) -> None:
+    too_long = {"max-model-len": 262144, "gpu-memory-utilization": 0.3}
+    assert "max-model-len" in problems(settings(port, engine=too_long))
+
+
+# Memory
+
+
+def test_memory_that_the_old_server_gives_back_counts(
+    daemon: FakeDaemon, available: SetAvailable, port: int
+) -> None:
+    daemon.add(NAME, Labels=US.labels, **ON_GPU)
+    available(10.0)
+    assert check(settings(port))
+
+
+def test_memory_of_which_nobody_knows_what_comes_back_is_said_and_no_problem(
+    daemon: FakeDaemon, available: SetAvailable, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.add("train", image=IMAGE, host={"DeviceRequests": [GPU]}, Entrypoint=[], Cmd=["train"])
+    available(10.0)
+    assert check(settings(port, gpu={"takeover": True}))
+    said = capsys.readouterr().out
+    assert "memory not checked: nobody knows what train will give back; besides, the server" in said
+
+
+def test_memory_that_is_too_little_is_let_through_where_the_config_says_so(
+    available: SetAvailable, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    available(10.0)
+    assert check(settings(port, host={"allowMisfit": True}))
+    assert "host.allowMisfit lets it pass" in capsys.readouterr().out
+
+
+def test_a_host_that_does_not_tell_its_memory_is_said_and_no_problem(
+    daemon: FakeDaemon, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.info["MemTotal"] = 64 * GIB
+
+    def process(container: Container) -> None:
+        if container.inspected["Config"]["Entrypoint"] == ["cat"]:
+            container.exits(1)
+        else:
+            container.prints(json.dumps(ACCEPTED))
+            container.exits(0)
+
+    daemon.when_started = process
+    assert check(settings(port))
+    assert "memory not checked: the host does not tell" in capsys.readouterr().out
+
+
+def test_a_plan_that_cannot_be_made_is_said_and_no_problem(
+    daemon: FakeDaemon, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cpu = "vllm/vllm-openai-cpu:v0.32.0-x86_64"
+    assert check(settings(port, image=cpu, engine={}, container={"gpus": "none"}))
+    assert "memory not checked: without VLLM_CPU_KVCACHE_SPACE" in capsys.readouterr().out
+
+
+# The image
+
+
+def test_flags_that_cannot_be_checked_are_said_and_not_noted_as_accepted(
+    daemon: FakeDaemon, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_says(daemon, flags="unknown", said="it ended with exit code 1")
+    assert check(settings(port)) == ""
+    assert "flags not checked: the image's vLLM could not be asked" in capsys.readouterr().out
+
+
+def test_an_interruption_is_no_problem_of_the_host(daemon: FakeDaemon, port: int) -> None:
+    interrupted = threading.Event()
+    daemon.when_started = lambda _container: interrupted.set()
+    preflight = Preflight(NAME, US, settings(port), "sha256:1", "", interrupted)
+    with pytest.raises(Interrupted):
+        preflight.run()
+
+
+# Takeover
+
+
+def test_a_takeover_stops_others_once_nothing_else_is_in_the_way(
+    daemon: FakeDaemon, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = daemon.add("other", **ON_GPU)
+    other.inspected["HostConfig"]["RestartPolicy"]["Name"] = "always"
+    friend = daemon.add("friend", **ON_GPU)
+    assert check(settings(port, gpu={"takeover": True, "alongside": ["friend"]}))
+    assert (other.status, friend.status) == ("exited", "running")
+    said = capsys.readouterr().out
+    assert f"takes the GPU over: stopping other ({IMAGE}, of stack spark)" in said
+    assert "other is stopped; `docker start other` brings it back, and so does a restart" in said
+    assert "friend" not in said
+
+
+def test_a_takeover_stops_nobody_while_something_is_in_the_way(
+    daemon: FakeDaemon, held_port: int
+) -> None:
+    other = daemon.add("other", **ON_GPU)
+    said = problems(settings(held_port, gpu={"takeover": True}))
+    assert f"1. port {held_port}" in said
+    assert "container other" not in said
+    assert other.running
+
+
+def test_who_ends_before_it_is_stopped_is_no_failure(daemon: FakeDaemon, port: int) -> None:
+    other = daemon.add("other", **ON_GPU)
+    image = daemon.when_started
+
+    def process(container: Container) -> None:
+        other.removed()
+        image(container)
+
+    daemon.when_started = process
+    assert check(settings(port, gpu={"takeover": True}))
+
+
+def test_a_sibling_is_neither_in_the_way_nor_stopped(daemon: FakeDaemon, port: int) -> None:
+    sibling = Identity(US.project, US.stack, "second", US.state_id)
+    second = daemon.add("vllm-second", Labels=sibling.labels, **ON_GPU)
+    assert check(settings(port))
+    assert check(settings(port, gpu={"takeover": True}))
+    assert second.running
+
+
+# The daemon
+
+
+def test_a_daemon_that_is_away_is_no_problem_of_the_host(daemon: FakeDaemon, port: int) -> None:
+    daemon.goes_away()
+    with pytest.raises(DockerUnavailable, match="no Docker daemon answers"):
+        check(settings(port))
+
+
+def test_a_daemon_that_hangs_up_in_between_is_said(daemon: FakeDaemon, port: int) -> None:
+    daemon.fault("GET /containers/json", hangs_up)
+    with pytest.raises(DockerUnavailable):
+        check(settings(port))
+
+
+def test_a_daemon_that_refuses_to_list_is_said(daemon: FakeDaemon, port: int) -> None:
+    daemon.fault("GET /containers/json", refuses(500, "layer does not exist"))
+    with pytest.raises(DockerRefused, match="layer does not exist"):
+        check(settings(port))
