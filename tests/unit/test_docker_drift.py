@@ -31,18 +31,18 @@ def server(daemon: FakeDaemon) -> Container:
 
 
 def lines(server: Container, declared: Settings) -> list[str]:
-    return drift_lines(connect(), declared, server.inspected)
+    return drift_lines(connect(), declared, (), server.inspected)
 
 
 def test_what_runs_as_declared_does_not_differ(server: Container) -> None:
     assert lines(server, settings()) == []
-    assert as_declared(NAME, settings())
+    assert as_declared(NAME, settings(), ())
 
 
 def test_a_difference_is_printed_and_no_reason_to_start_it(
     server: Container, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert as_declared(NAME, settings(endpoint={"port": 9000}))
+    assert as_declared(NAME, settings(endpoint={"port": 9000}), ())
     said = f"{NAME}: drift: port: runs with 127.0.0.1:8000, declared 127.0.0.1:9000\n"
     assert capsys.readouterr().out == said
 
@@ -74,11 +74,11 @@ def test_a_container_that_is_gone_or_has_ended_has_to_be_started(
     server: Container, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.exits(1)
-    assert not as_declared(NAME, settings())
+    assert not as_declared(NAME, settings(), ())
     assert "drift: state: exited, exit code 1" in capsys.readouterr().out
-    assert as_declared(NAME, settings(state="stopped")), "as it should be"
+    assert as_declared(NAME, settings(state="stopped"), ()), "as it should be"
     server.removed()
-    assert not as_declared(NAME, settings())
+    assert not as_declared(NAME, settings(), ())
     assert "drift: the container is gone" in capsys.readouterr().out
 
 
@@ -86,9 +86,9 @@ def test_a_daemon_that_cannot_be_asked_is_neither_gone_nor_as_declared(
     daemon: FakeDaemon, server: Container, capsys: pytest.CaptureFixture[str]
 ) -> None:
     daemon.fault("GET /containers", hangs_up)
-    assert not as_declared(NAME, settings())
+    assert not as_declared(NAME, settings(), ())
     daemon.goes_away()
-    assert not as_declared(NAME, settings())
+    assert not as_declared(NAME, settings(), ())
     assert "gone" not in capsys.readouterr().out
 
 
@@ -96,7 +96,7 @@ def test_a_comparison_that_fails_is_unknown_and_the_container_runs(
     daemon: FakeDaemon, server: Container, capsys: pytest.CaptureFixture[str]
 ) -> None:
     daemon.fault("GET /images", refuses(500, "layer not known"))
-    assert as_declared(NAME, settings())
+    assert as_declared(NAME, settings(), ())
     said = capsys.readouterr().out
     assert f"{NAME}: drift: unknown: " in said
     assert "layer not known" in said
