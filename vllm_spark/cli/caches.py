@@ -8,7 +8,6 @@ belong neither to a container on this host, running or not, nor to the image of 
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import click
 from docker.errors import ImageNotFound, NotFound
 
+from vllm_spark.cli.containers import run_docker
 from vllm_spark.cli.options import json_option, stack_option
 from vllm_spark.config.settings import Settings
 from vllm_spark.config.stack_file import load_stack, load_stack_if_ours, stack_file
@@ -97,14 +97,12 @@ def _size(size: int) -> str:
 
 def look(settings: Settings, remove: Iterable[str] = ()) -> list[Part]:
     """The parts of a stack's cache, looked at (after `remove`) in a container of its image."""
-    ended = subprocess.run(
-        ["docker", "run", "--rm", "--interactive", "--network", "none", "--entrypoint", "python3"]
+    ended = run_docker(
+        ["run", "--rm", "--interactive", "--network", "none", "--entrypoint", "python3"]
         + ["--volume", f"{settings.cache.source}:{CACHE_PATH}", settings.image.name]
         + ["-", CACHE_PATH, "--remove", *remove],
         input=script("look_into_cache"),
         capture_output=True,
-        text=True,
-        check=False,
     )
     if ended.returncode != 0:
         raise SetupError(
