@@ -122,6 +122,15 @@ def test_a_cache_that_cannot_be_read_is_told_in_dockers_words(
     assert "the cache cannot be read: error mounting /opt/hf: permission denied" in ran.stderr
 
 
+def test_a_machine_without_dockers_command_line_is_told(
+    image_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    ran = vllm_spark("caches")
+    assert ran.exit_code == 2
+    assert "there is no `docker` here\n  fix: see your PATH" in ran.stderr
+
+
 def test_large_weights_are_told_in_gib_and_removed_by_hand_in_a_folder_of_the_host() -> None:
     parts = [caches.Part("weights", 3 * 2**30, "owner/model")]
     said = caches.report(settings(cache={"hostPath": "/opt/hf"}), parts, [], prune=False)

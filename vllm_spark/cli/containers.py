@@ -7,6 +7,7 @@ answers. `vllm-spark:state: stopped` is for a server that shall stay stopped.
 from __future__ import annotations
 
 import subprocess
+from typing import Any
 
 import click
 
@@ -47,11 +48,16 @@ def _docker(arguments: list[str], stack: str, only: str | None) -> None:
     server = one_server(stack, only)
     if server is None:
         raise SetupError(f"stack {stack} is not up\n  fix: make up STACK={stack}")
+    ended = run_docker([*arguments, server.container])
+    if ended.returncode != 0:
+        raise click.exceptions.Exit(ended.returncode)
+
+
+def run_docker(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run Docker's command line; `options` are those of subprocess.run. SetupError without one."""
     try:
-        ended = subprocess.run(["docker", *arguments, server.container], check=False)
+        return subprocess.run(["docker", *arguments], check=False, text=True, **options)
     except FileNotFoundError:
         raise SetupError(
             "there is no `docker` here\n  fix: see your PATH, or install Docker's command line"
         ) from None
-    if ended.returncode != 0:
-        raise click.exceptions.Exit(ended.returncode)
