@@ -73,11 +73,11 @@ check: .venv/ready-dev ## the fast checks: ruff, codespell, mypy, layers, unit a
 	@.venv/bin/codespell
 	@.venv/bin/mypy $(SOURCES)
 	@.venv/bin/lint-imports --no-logo
-	@.venv/bin/pytest --quiet -n auto -m "not docker and not e2e" --cov
+	@.venv/bin/pytest --quiet -n auto -m "not docker and not e2e and not registry" --cov
 
 test: check ## everything: what check does, then real Docker, real Pulumi, real vLLM
 	@$(PYTHON) -m offline.bootstrap
-	@.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "(docker or e2e) and not alone"
+	@.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "(docker or e2e or registry) and not alone"
 	@.venv/bin/pytest -m alone
 
 bench: .venv/ready ## measure what docs/benchmarks.md tells: NAME=gate-delay; RUNS=n; RECORD=1
