@@ -7,13 +7,11 @@ and is not taken.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
-from offline import HERE
-from vllm_spark.errors import SetupError
+from offline.bootstrap.go_programs import build_program
 from vllm_spark.project import TOOLS
-from vllm_spark.setup.steps import run, say
+from vllm_spark.setup.steps import say
 
 OURS = TOOLS / "compose" / "docker-compose"
 """Where it goes if none is installed."""
@@ -30,16 +28,12 @@ def ensure_compose() -> list[str]:
         if _usable(command):
             return command
     say(f"docker compose: none of at least version 2 here, building {VERSION} from its Go module")
-    if shutil.which("go") is None:
-        raise SetupError(
-            "there is no Go to build docker compose with\n"
-            "  fix: install docker compose (https://docs.docker.com/compose/install/) or Go 1.25"
-        )
-    run(
-        "build docker compose",
-        ["go", "build", "-ldflags", _STAMP, "-o", OURS, "github.com/docker/compose/v2/cmd"],
-        cwd=HERE / "compose",
-        fix="see whether the Go module proxy can be reached, then repeat",
+    build_program(
+        "github.com/docker/compose/v2/cmd",
+        OURS,
+        module="compose",
+        stamp=_STAMP,
+        instead="install docker compose (https://docs.docker.com/compose/install/)",
     )
     return [str(OURS)]
 

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from offline import HERE
-from vllm_spark.errors import SetupError
+from offline.bootstrap.go_programs import NO_BUILD, build_program
 from vllm_spark.setup.pulumi_cli import OURS, VERSION
 from vllm_spark.setup.steps import run
 
@@ -19,24 +19,18 @@ _STAMP = f"-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{VERSIO
 
 def build_pulumi_cli() -> None:
     """The CLI, the Python language host, and the two scripts that the language host looks for."""
-    if shutil.which("go") is None:
-        raise SetupError(
-            "there is no Go to build the Pulumi CLI with\n"
-            "  fix: install Pulumi (https://www.pulumi.com/docs/install/) or Go 1.25"
-        )
-    fix = "see whether the Go module proxy can be reached and the disk has 5 GB free, then repeat"
+    instead = "install Pulumi (https://www.pulumi.com/docs/install/)"
     bin_ = OURS / "bin"
-    cli, host = HERE / "cli", HERE / "language_host"
+    cli = HERE / "cli"
     sdk = "github.com/pulumi/pulumi/sdk/v3"
     # The CLI comes last: it is what `usable_cli` looks for, so a half-made directory is made again.
-    host_package = f"{sdk}/python/cmd/pulumi-language-python"
-    run(
-        "build the Python language host",
-        ["go", "build", "-o", bin_ / "language-python", host_package],
-        cwd=host,
-        fix=fix,
+    build_program(
+        f"{sdk}/python/cmd/pulumi-language-python",
+        bin_ / "language-python",
+        module="language_host",
+        instead=instead,
     )
-    run("fetch the CLI's source", ["go", "mod", "download", sdk], cwd=cli, fix=fix)
+    run("fetch the CLI's source", ["go", "mod", "download", sdk], cwd=cli, fix=NO_BUILD)
     listed = subprocess.check_output(["go", "mod", "download", "-json", sdk], cwd=cli)
     python = Path(json.loads(listed)["Dir"]) / "python"
     for script in ("cmd/pulumi-language-python-exec", "dist/pulumi-resource-pulumi-python"):
@@ -45,10 +39,10 @@ def build_pulumi_cli() -> None:
     wrapper = bin_ / "pulumi-language-python"
     shutil.copyfile(HERE / "language_host" / "pulumi-language-python.sh", wrapper)
     wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
-    cli_package = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
-    run(
-        "build the Pulumi CLI",
-        ["go", "build", "-ldflags", _STAMP, "-o", bin_ / "pulumi", cli_package],
-        cwd=cli,
-        fix=fix,
+    build_program(
+        "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
+        bin_ / "pulumi",
+        module="cli",
+        stamp=_STAMP,
+        instead=instead,
     )
