@@ -33,7 +33,6 @@ from vllm_spark.memory.report import output_of, table
 from vllm_spark.memory.shape import ModelShape
 from vllm_spark.problems import Problem, Unmodelled
 
-
 _JSON_VALUE = re.compile(r"(--?[A-Za-z][\w.-]*=)?(?=[{\[])")
 """Where one may begin: at the start of a word, or after a flag and its equals sign."""
 
