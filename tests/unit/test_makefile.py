@@ -72,7 +72,7 @@ def install_python(folder: Path, script: str) -> None:
 @pytest.fixture
 def recorder(folder: Path) -> Iterator[Path]:
     """Nothing but make itself may be run by a value: the folder stays as it is."""
-    install_python(folder, "printf '%s\\0' \"$@\" >> arguments")
+    install_python(folder, "printf '%s\\0' \"$@\" END >> arguments")
     before = set(folder.iterdir())
     yield folder
     assert set(folder.iterdir()) - before <= {folder / "arguments"}
@@ -102,108 +102,99 @@ def make(
     )
 
 
-def recorded(folder: Path, *words: str, **environment: str) -> list[str]:
-    """What make hands to Python."""
+def recorded(folder: Path, *words: str, **environment: str) -> list[list[str]]:
+    """The arguments that make hands to Python, one list a target."""
     made = make(folder, *words, environment=environment)
     assert made.returncode == 0, made.stderr
-    text = (folder / "arguments").read_text()
+    texts = (folder / "arguments").read_text().removesuffix("END\0").split("END\0")
     (folder / "arguments").unlink()
-    return text.split("\0")[:-1]
-
-
-def arguments(folder: Path, target: str, **variables: str) -> list[str]:
-    """What the target hands to Python when the variables are written after it."""
-    return recorded(folder, target, *(f"{name}={value}" for name, value in variables.items()))
+    return [text.split("\0")[:-1] for text in texts]
 
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_stack_reaches_every_command_as_it_was_written(recorder: Path, value: str) -> None:
-    for target in ("up", "preview", "down", "caches"):
-        assert arguments(recorder, target, STACK=value) == [
-            *VLLM_SPARK,
-            target,
-            f"--stack={value}",
-        ]
-    for target in ("rollback", "status", "logs", "stop", "restart"):
-        assert arguments(recorder, target, STACK=value, SERVER=value) == [
-            *VLLM_SPARK,
-            target,
-            f"--stack={value}",
-            f"--server={value}",
-        ]
+    stack, server = f"--stack={value}", f"--server={value}"
+    of_all, of_one = ["up", "preview", "down"], ["rollback", "status", "logs", "stop", "restart"]
+    assert recorded(recorder, *of_all, *of_one, f"STACK={value}", f"SERVER={value}") == [
+        *([*VLLM_SPARK, target, stack] for target in of_all),
+        *([*VLLM_SPARK, target, stack, server] for target in of_one),
+    ]
 
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_model_flags_a_log_and_a_scenario_are_data(recorder: Path, value: str) -> None:
-    fit = [*VLLM_SPARK, "fit"]
+    variables = [f"{name}={value}" for name in ("STACK", "ENGINE", "MEMORY_GIB", "LOG")]
+    measured = [f"{name}={value}" for name in ("NAME", "RUNS")]
     engine, memory = f"--engine={value}", f"--memory-gib={value}"
-    assert arguments(recorder, "fit", STACK=value, ENGINE=value, MEMORY_GIB=value) == [
-        *fit,
-        f"--stack={value}",
-        engine,
-        memory,
+    assert recorded(recorder, "fit", "diagnose", "bench", *variables, *measured) == [
+        [*VLLM_SPARK, "fit", f"--stack={value}", engine, memory],
+        [*VLLM_SPARK, "diagnose", "--", value],
+        ["-m", "benchmarks", f"--runs={value}", "--", value],
     ]
-    assert arguments(recorder, "fit", MODEL=value, ENGINE=value) == [
-        *fit,
-        f"--model={value}",
-        engine,
-    ]
-    assert arguments(recorder, "diagnose", LOG=value) == [*VLLM_SPARK, "diagnose", "--", value]
-    bench = ["-m", "benchmarks", f"--runs={value}", "--", value]
-    assert arguments(recorder, "bench", NAME=value, RUNS=value) == bench
+    assert recorded(recorder, "fit", f"MODEL={value}") == [[*VLLM_SPARK, "fit", f"--model={value}"]]
 
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_switch_is_on_for_any_value_and_its_value_is_not_run(recorder: Path, value: str) -> None:
-    status = [*VLLM_SPARK, "status", "--stack=local", "--json"]
-    assert arguments(recorder, "status", JSON=value) == status
-    caches = [*VLLM_SPARK, "caches", "--stack=local", "--prune"]
-    assert arguments(recorder, "caches", PRUNE=value) == caches
-    assert arguments(recorder, "bench", RECORD=value) == ["-m", "benchmarks", "--record", "--"]
+    switches = [f"{name}={value}" for name in ("JSON", "PRUNE", "RECORD")]
+    assert recorded(recorder, "status", "caches", "bench", *switches) == [
+        [*VLLM_SPARK, "status", "--stack=local", "--json"],
+        [*VLLM_SPARK, "caches", "--stack=local", "--prune", "--json"],
+        ["-m", "benchmarks", "--record", "--"],
+    ]
 
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_value_of_the_environment_is_data_too(recorder: Path, value: str) -> None:
     assert recorded(recorder, "status", STACK=value, SERVER=value, JSON=value) == [
-        *VLLM_SPARK,
-        "status",
-        f"--stack={value}",
-        f"--server={value}",
-        "--json",
+        [*VLLM_SPARK, "status", f"--stack={value}", f"--server={value}", "--json"]
     ]
 
 
 def test_without_values_stack_local_is_meant(recorder: Path) -> None:
-    assert arguments(recorder, "status") == [*VLLM_SPARK, "status", "--stack=local"]
-    assert arguments(recorder, "status", STACK="") == [*VLLM_SPARK, "status", "--stack=local"]
-    assert arguments(recorder, "fit") == [*VLLM_SPARK, "fit", "--stack=local"]
+    local = [[*VLLM_SPARK, "status", "--stack=local"], [*VLLM_SPARK, "fit", "--stack=local"]]
+    assert recorded(recorder, "status", "fit") == local
+    assert recorded(recorder, "status", "fit", "STACK=") == local
 
 
-@pytest.mark.parametrize(
-    "engine",
-    [
-        '--hf-overrides {"a": {"b": 1}} --max-num-seqs 8',
-        '--hf-overrides={"a": {"b": 1}} --max-num-seqs 8',
-        """--hf-overrides '{"a": {"b": 1}}' --max-num-seqs 8""",
-        """--hf-overrides "{\\"a\\": {\\"b\\": 1}}" --max-num-seqs=8""",
-    ],
-)
-def test_fit_plans_with_a_flag_whose_value_is_json(checkout: Path, engine: str) -> None:
-    plain = make(checkout, "fit", "STACK=spark", "ENGINE=--max-num-seqs 8", "JSON=1")
-    made = make(checkout, "fit", "STACK=spark", f"ENGINE={engine}", "JSON=1")
-    assert made.returncode == 0, made.stderr
-    assert json.loads(made.stdout) == json.loads(plain.stdout)
+def test_fit_plans_with_a_flag_whose_value_is_json(checkout: Path) -> None:
+    def plan(engine: str) -> object:
+        made = make(checkout, "fit", "STACK=spark", f"ENGINE={engine}", "JSON=1")
+        assert made.returncode == 0, made.stderr
+        return json.loads(made.stdout)
+
+    without = plan("--max-num-seqs 8")
+    assert plan('--hf-overrides {"a": {"b": 1}} --max-num-seqs 8') == without
+    assert plan("""--hf-overrides='{"a": {"b": 1}}' --max-num-seqs 8""") == without
 
 
-@pytest.mark.parametrize("value", ["spark; touch ran", "$(touch ran)", "it's", "--help"])
 @pytest.mark.parametrize("target", ["fit STACK", "fit MODEL", "diagnose LOG"])
-def test_a_name_that_is_not_there_is_in_the_error(checkout: Path, target: str, value: str) -> None:
+def test_a_name_that_is_not_there_is_in_the_error(checkout: Path, target: str) -> None:
     name, variable = target.split()
+    value = "--help it's; touch ran; $(touch ran)"
     made = make(checkout, name, f"{variable}={value}")
     assert made.returncode != 0
     assert value in made.stderr
     assert "fix:" in made.stderr
     assert "Traceback" not in made.stderr
+    assert not (checkout / "ran").exists()
+
+
+def test_status_asks_pulumi_for_the_stack_as_it_was_written(checkout: Path) -> None:
+    pulumi = checkout / "pulumi"
+    pulumi.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" = version ] && echo v3.259.0 && exit\n'
+        "printf '%s\\0' \"$@\" > asked\n"
+        "echo '{\"deployment\": {}}'\n"
+    )
+    pulumi.chmod(0o755)
+    stack = "--help it's; touch ran; $(touch ran)"
+    path = f"{checkout}{os.pathsep}{os.environ['PATH']}"
+    made = make(checkout, "status", f"STACK={stack}", environment={"PATH": path})
+    assert f"stack {stack} is not up" in made.stdout, made.stderr
+    asked = (checkout / "asked").read_text().split("\0")[:-1]
+    assert asked == ["stack", "export", "--stack", stack]
     assert not (checkout / "ran").exists()
 
 
