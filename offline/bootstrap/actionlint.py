@@ -6,7 +6,7 @@ from offline.bootstrap.go_programs import build_program
 from vllm_spark.project import TOOLS
 
 VERSION = "1.7.12"
-"""What offline/actionlint/go.mod asks for."""
+"""The version in offline/actionlint/go.mod."""
 
 OURS = TOOLS / f"actionlint-{VERSION}" / "actionlint"
 

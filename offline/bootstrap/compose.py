@@ -1,8 +1,7 @@
-"""docker compose: the one installed, else built from its Go module.
+"""Provides docker compose: the installed one, else one built from its Go module.
 
-Only tests and benchmarks need it, to hold a stack's container against what the guide's compose
-service makes; `make up` does not. docker-compose 1, which Debian 12 still has, is another program
-and is not taken.
+Only tests and benchmarks use it, to compare a stack's container with the container of the compose
+guide. docker-compose 1, which Debian 12 still packages, is a different program and is not used.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ from vllm_spark.project import TOOLS
 from vllm_spark.setup.steps import say
 
 OURS = TOOLS / "compose" / "docker-compose"
-"""Where it goes if none is installed."""
+"""Where docker compose is built if none is installed."""
 
 VERSION = "2.40.3"
-"""What offline/compose/go.mod asks for."""
+"""The version in offline/compose/go.mod."""
 
 _STAMP = f"-X github.com/docker/compose/v2/internal.Version={VERSION}"
 
 
 def ensure_compose() -> list[str]:
-    """The command of a docker compose of version 2 or newer. SetupError if none can be had."""
+    """The command of docker compose, version 2 or newer. SetupError if it cannot be built."""
     for command in (["docker", "compose"], ["docker-compose"], [str(OURS)]):
         if _usable(command):
             return command
-    say(f"docker compose: none of at least version 2 here, building {VERSION} from its Go module")
+    say(f"docker compose: version 2 or newer is missing, building {VERSION} from its Go module")
     build_program(
         "github.com/docker/compose/v2/cmd",
         OURS,
@@ -39,11 +38,11 @@ def ensure_compose() -> list[str]:
 
 
 def _usable(command: list[str]) -> bool:
-    """Whether it can be run and says that it is version 2 or newer."""
+    """Whether the command runs and reports version 2 or newer."""
     try:
-        asked = [*command, "version", "--short"]
-        said = subprocess.run(asked, capture_output=True, text=True, check=False)
+        query = [*command, "version", "--short"]
+        answer = subprocess.run(query, capture_output=True, text=True, check=False)
     except OSError:
         return False
-    major = said.stdout.strip().removeprefix("v").partition(".")[0]
-    return said.returncode == 0 and major.isdecimal() and int(major) >= 2
+    major = answer.stdout.strip().removeprefix("v").partition(".")[0]
+    return answer.returncode == 0 and major.isdecimal() and int(major) >= 2

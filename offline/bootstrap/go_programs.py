@@ -1,4 +1,4 @@
-"""Programs built from Go modules, each in the version that its go.mod in `offline/` asks for."""
+"""Builds programs from Go modules, each in the version that its go.mod in `offline/` has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from offline import HERE
 from vllm_spark.errors import SetupError
 from vllm_spark.setup.steps import run
 
-NO_BUILD = "see whether the Go module proxy can be reached and the disk has 5 GB free, then repeat"
+NO_BUILD = "check that the Go module proxy can be reached and 5 GB of disk are free, then repeat"
 """The fix of a download or a build that failed."""
 
 
@@ -29,7 +29,7 @@ def build_program(
     name = output.name
     if shutil.which("go") is None:
         ways = [*([instead] if instead else []), "install Go 1.25 or newer"]
-        raise SetupError(f"there is no Go to build {name} with\n  fix: {', or '.join(ways)}")
+        raise SetupError(f"Go is missing, and {name} is built with it\n  fix: {', or '.join(ways)}")
     flags = ("-ldflags", stamp) if stamp else ()
     command = ("go", "build", *flags, "-o", output, package)
     run(f"build {name}", command, cwd=HERE / module, fix=NO_BUILD)

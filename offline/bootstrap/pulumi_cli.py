@@ -1,4 +1,4 @@
-"""The Pulumi CLI, built from its Go module."""
+"""Builds the Pulumi CLI from its Go module."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ _STAMP = f"-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{VERSIO
 
 
 def build_pulumi_cli() -> None:
-    """The CLI, the Python language host, and the two scripts that the language host looks for."""
+    """Build the CLI and the Python language host, and copy the two scripts that the host needs.
+
+    SetupError if Go is missing or a build fails.
+    """
     instead = "install Pulumi (https://www.pulumi.com/docs/install/)"
     bin_ = OURS / "bin"
     cli = HERE / "cli"
     sdk = "github.com/pulumi/pulumi/sdk/v3"
-    # The CLI comes last: it is what `usable_cli` looks for, so a half-made directory is made again.
+    # The CLI comes last: `usable_cli` looks for it, so an incomplete folder is built again.
     build_program(
         f"{sdk}/python/cmd/pulumi-language-python",
         bin_ / "language-python",

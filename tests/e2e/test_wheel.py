@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import program
+from tests.installed import program
 from vllm_spark import __version__
 
 pytestmark = pytest.mark.registry

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import program
+from tests.installed import program
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("vllm_spark", "components", "offline")

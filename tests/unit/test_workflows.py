@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from offline.bootstrap.actionlint import ensure_actionlint
-from tests.programs import program
+from tests.installed import program
 
 ROOT = Path(__file__).resolve().parents[2]
 CI = ROOT / ".github" / "workflows" / "ci.yml"
