@@ -1,20 +1,15 @@
 # What a person runs. Each recipe makes what it needs; `make help` lists them. The program behind
 # them is `vllm-spark` (`.venv/bin/python -m vllm_spark --help`).
 
-# Values are data: taken as they are written, and handed on in the environment, never as shell text.
-override STACK := $(if $(value STACK),$(value STACK),local)
-override SERVER := $(value SERVER)
-override MODEL := $(value MODEL)
-override ENGINE := $(value ENGINE)
-override MEMORY_GIB := $(value MEMORY_GIB)
-override LOG := $(value LOG)
-override NAME := $(value NAME)
-override RUNS := $(value RUNS)
-export STACK SERVER MODEL ENGINE MEMORY_GIB LOG NAME RUNS
+# Values are data: taken as they are written, and passed on in the environment, never as shell text.
+VALUES = STACK SERVER MODEL ENGINE MEMORY_GIB LOG NAME RUNS JSON PRUNE RECORD
+$(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
+override STACK := $(or $(STACK),local)
+export $(VALUES)
 
 PYTHON = .venv/bin/python
 CLI = @$(PYTHON) -m vllm_spark
-ONE = --stack "$$STACK" $(if $(SERVER),--server "$$SERVER")
+ONE = --stack="$$STACK" $(if $(SERVER),--server="$$SERVER")
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock"
 SOURCES = __main__.py benchmarks components docs/generate.py offline tests vllm_spark
 
@@ -24,28 +19,28 @@ help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 up: .venv/ready ## serve STACK (default: local); ends when the model has answered
-	$(CLI) up --stack "$$STACK"
+	$(CLI) up --stack="$$STACK"
 
 preview: .venv/ready ## what `make up` would change; needs neither Docker nor a GPU
-	$(CLI) preview --stack "$$STACK"
+	$(CLI) preview --stack="$$STACK"
 
 rollback: .venv/ready ## return STACK to the last deployment that answered
 	$(CLI) rollback $(ONE)
 
 down: .venv/ready ## stop STACK and remove it; the weights stay
-	$(CLI) down --stack "$$STACK"
+	$(CLI) down --stack="$$STACK"
 
 status: .venv/ready ## whether STACK serves, now; JSON=1
 	$(CLI) status $(ONE) $(if $(JSON),--json)
 
 caches: .venv/ready ## what STACK's cache holds; PRUNE=1 removes compiled kernels that nobody uses
-	$(CLI) caches --stack "$$STACK" $(if $(PRUNE),--prune) $(if $(JSON),--json)
+	$(CLI) caches --stack="$$STACK" $(if $(PRUNE),--prune) $(if $(JSON),--json)
 
 logs: .venv/ready ## follow the log of STACK's server
 	$(CLI) logs $(ONE)
 
 fit: .venv/ready ## whether a model fits: STACK=x or MODEL=config.json; ENGINE='--flag value' MEMORY_GIB=n JSON=1
-	$(CLI) fit $(if $(MODEL),--model="$$MODEL",--stack "$$STACK") \
+	$(CLI) fit $(if $(MODEL),--model="$$MODEL",--stack="$$STACK") \
 	  $(if $(ENGINE),--engine="$$ENGINE") $(if $(MEMORY_GIB),--memory-gib="$$MEMORY_GIB") $(if $(JSON),--json)
 
 diagnose: .venv/ready ## why a vLLM did not start: LOG=file, or LOG=- for standard input; JSON=1
@@ -73,15 +68,15 @@ check: .venv/ready-dev ## the fast checks: ruff, codespell, mypy, layers, unit a
 	@.venv/bin/codespell
 	@.venv/bin/mypy $(SOURCES)
 	@.venv/bin/lint-imports --no-logo
-	@.venv/bin/pytest --quiet -n auto -m "not docker and not e2e" --cov
+	@.venv/bin/pytest --quiet -n auto -m "not docker and not e2e and not registry" --cov
 
 test: check ## everything: what check does, then real Docker, real Pulumi, real vLLM
 	@$(PYTHON) -m offline.bootstrap
-	@.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "(docker or e2e) and not alone"
+	@.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "(docker or e2e or registry) and not alone"
 	@.venv/bin/pytest -m alone
 
 bench: .venv/ready ## measure what docs/benchmarks.md tells: NAME=gate-delay; RUNS=n; RECORD=1
-	@$(PYTHON) -m benchmarks $(if $(NAME),"$$NAME") $(if $(RUNS),--runs "$$RUNS") $(if $(RECORD),--record)
+	@$(PYTHON) -m benchmarks $(if $(RUNS),--runs="$$RUNS") $(if $(RECORD),--record) -- $(if $(NAME),"$$NAME")
 
 lock: .venv/ready-dev ## resolve the ranges of pyproject.toml anew, into requirements.txt and requirements-dev.txt
 	@$(LOCK) --upgrade pyproject.toml -o requirements.txt

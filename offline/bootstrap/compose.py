@@ -6,13 +6,11 @@ guide. docker-compose 1, which Debian 12 still packages, is a different program 
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
-from offline import HERE
-from vllm_spark.errors import SetupError
+from offline.bootstrap.go_programs import build_program
 from vllm_spark.project import TOOLS
-from vllm_spark.setup.steps import run, say
+from vllm_spark.setup.steps import say
 
 OURS = TOOLS / "compose" / "docker-compose"
 """Where docker compose is built if none is installed."""
@@ -29,16 +27,12 @@ def ensure_compose() -> list[str]:
         if _usable(command):
             return command
     say(f"docker compose: version 2 or newer is missing, building {VERSION} from its Go module")
-    if shutil.which("go") is None:
-        raise SetupError(
-            "Go is missing, and docker compose is built with it\n"
-            "  fix: install docker compose (https://docs.docker.com/compose/install/) or Go 1.25"
-        )
-    run(
-        "build docker compose",
-        ["go", "build", "-ldflags", _STAMP, "-o", OURS, "github.com/docker/compose/v2/cmd"],
-        cwd=HERE / "compose",
-        fix="check that the Go module proxy can be reached, then repeat",
+    build_program(
+        "github.com/docker/compose/v2/cmd",
+        OURS,
+        module="compose",
+        stamp=_STAMP,
+        instead="install docker compose (https://docs.docker.com/compose/install/)",
     )
     return [str(OURS)]
 

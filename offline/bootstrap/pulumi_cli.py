@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from offline import HERE
-from vllm_spark.errors import SetupError
+from offline.bootstrap.go_programs import NO_BUILD, build_program
 from vllm_spark.setup.pulumi_cli import OURS, VERSION
 from vllm_spark.setup.steps import run
 
@@ -22,24 +22,18 @@ def build_pulumi_cli() -> None:
 
     SetupError if Go is missing or a build fails.
     """
-    if shutil.which("go") is None:
-        raise SetupError(
-            "Go is missing, and the Pulumi CLI is built with it\n"
-            "  fix: install Pulumi (https://www.pulumi.com/docs/install/) or Go 1.25"
-        )
-    fix = "check that the Go module proxy can be reached and 5 GB of disk are free, then repeat"
+    instead = "install Pulumi (https://www.pulumi.com/docs/install/)"
     bin_ = OURS / "bin"
-    cli, host = HERE / "cli", HERE / "language_host"
+    cli = HERE / "cli"
     sdk = "github.com/pulumi/pulumi/sdk/v3"
     # The CLI comes last: `usable_cli` looks for it, so an incomplete folder is built again.
-    host_package = f"{sdk}/python/cmd/pulumi-language-python"
-    run(
-        "build the Python language host",
-        ["go", "build", "-o", bin_ / "language-python", host_package],
-        cwd=host,
-        fix=fix,
+    build_program(
+        f"{sdk}/python/cmd/pulumi-language-python",
+        bin_ / "language-python",
+        module="language_host",
+        instead=instead,
     )
-    run("fetch the CLI's source", ["go", "mod", "download", sdk], cwd=cli, fix=fix)
+    run("fetch the CLI's source", ["go", "mod", "download", sdk], cwd=cli, fix=NO_BUILD)
     listed = subprocess.check_output(["go", "mod", "download", "-json", sdk], cwd=cli)
     python = Path(json.loads(listed)["Dir"]) / "python"
     for script in ("cmd/pulumi-language-python-exec", "dist/pulumi-resource-pulumi-python"):
@@ -48,10 +42,10 @@ def build_pulumi_cli() -> None:
     wrapper = bin_ / "pulumi-language-python"
     shutil.copyfile(HERE / "language_host" / "pulumi-language-python.sh", wrapper)
     wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
-    cli_package = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
-    run(
-        "build the Pulumi CLI",
-        ["go", "build", "-ldflags", _STAMP, "-o", bin_ / "pulumi", cli_package],
-        cwd=cli,
-        fix=fix,
+    build_program(
+        "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
+        bin_ / "pulumi",
+        module="cli",
+        stamp=_STAMP,
+        instead=instead,
     )

@@ -13,13 +13,13 @@ import json
 import shutil
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
 
 import docker
 
 from tests.e2e.fake_image import build_fake_image
 from tests.e2e.project import ROOT, Project
+from vllm_spark import __version__
 
 RECORDED = ROOT / "tests" / "data" / "state"
 STACK = "recorded"
@@ -32,15 +32,14 @@ def record(project: Project) -> None:
     for key, value in SECRETS.items():
         _succeed(project, "config", "set", "--secret", f"vllm-spark:{key}", value)
     _succeed(project, "up", "--yes")
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     RECORDED.mkdir(exist_ok=True)
     state = json.loads(_succeed(project, "stack", "export"))
     for resource in state["deployment"]["resources"]:
         # Where on this machine the program's lines and Pulumi's are.
         resource.pop("sourcePosition", None)
         resource.pop("stackTrace", None)
-    (RECORDED / f"{version}.json").write_text(json.dumps(state, indent=1) + "\n")
-    shutil.copy(project.directory / f"Pulumi.{STACK}.yaml", RECORDED / f"{version}.yaml")
+    (RECORDED / f"{__version__}.json").write_text(json.dumps(state, indent=1) + "\n")
+    shutil.copy(project.directory / f"Pulumi.{STACK}.yaml", RECORDED / f"{__version__}.yaml")
 
 
 def restore(project: Project, version: str) -> None:

@@ -37,5 +37,5 @@ def test_one_that_was_built_is_not_built_again(path: Path) -> None:
 
 def test_docker_compose_1_is_not_taken_and_without_go_the_fix_is_said(path: Path) -> None:
     install(path / "docker-compose", "1.29.2")
-    with pytest.raises(SetupError, match=r"fix: install docker compose .* or Go"):
+    with pytest.raises(SetupError, match=r"fix: install docker compose .*, or install Go"):
         compose.ensure_compose()

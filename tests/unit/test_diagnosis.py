@@ -653,7 +653,7 @@ def _in_form(lines: list[str], form: str, number: int, model: str) -> list[str]:
     return changed
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     name=st.sampled_from(sorted(FAILED)),
     form=st.sampled_from(
@@ -733,7 +733,7 @@ def test_a_tag_in_front_of_vllms_own_is_no_part_of_the_message() -> None:
     assert diagnose(died).cause.endswith(": FrobnicationError: no frobs")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(name=st.sampled_from(sorted(FAILED)), data=st.data())
 def test_a_log_cut_off_anywhere_never_gets_another_cause_than_the_whole(
     name: str, data: st.DataObject
@@ -743,13 +743,12 @@ def test_a_log_cut_off_anywhere_never_gets_another_cause_than_the_whole(
     assert part.rule not in ROOTS - {FAILED[name]}
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(max_size=300), max_size=20))
 def test_garbage_never_raises_and_is_never_healthy(lines: list[str]) -> None:
     assert diagnose(lines).verdict != "healthy"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(name=st.sampled_from(sorted(FAILED)), seed=st.binary(max_size=400), at=st.integers(0, 60))
 def test_garbage_in_the_middle_of_a_log_never_raises(name: str, seed: bytes, at: int) -> None:
     lines = lines_of(name)

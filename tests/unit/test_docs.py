@@ -9,10 +9,12 @@ import pytest
 from cogapp import Cog
 from pydantic import BaseModel
 
+from vllm_spark.cli.main import main
 from vllm_spark.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+DOCUMENTS = [*(ROOT / page for page in PAGES), *sorted((ROOT / "docs").glob("*.md"))]
 STACKS = {path.name.split(".")[1] for path in ROOT.glob("Pulumi.*.yaml")}
 
 
@@ -46,6 +48,11 @@ def test_a_make_target_that_is_named_exists(document: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = re.findall(r"(?:^|`|\$ )make (?:-s )?([a-z]+)", document.read_text(), re.MULTILINE)
     assert set(named) <= targets
+
+
+def test_a_subcommand_that_is_named_exists(document: Path) -> None:
+    named = re.findall(r"(?:^|`|\$ )vllm-spark ([a-z]+)", document.read_text(), re.MULTILINE)
+    assert set(named) <= main.commands.keys()
 
 
 def test_a_config_key_that_is_named_exists(document: Path) -> None:

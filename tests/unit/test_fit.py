@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cli import vllm_spark
+from vllm_spark.cli.fit import flags_of
 from vllm_spark.errors import ConfigError
 from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.images import Version
@@ -287,3 +289,23 @@ def test_make_fit_answers_wrong_input_with_a_sentence_and_exit_code_2(
 def test_make_fit_refuses_a_memory_that_is_none(memory: str) -> None:
     model = str(MODELS / "qwen3-32b-fp8.yaml")
     assert vllm_spark("fit", "--model", model, f"--memory-gib={memory}").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        """--hf-overrides {"a": {"b": "c d"}} --max-num-seqs 8""",
+        """--hf-overrides={"a": {"b": "c d"}} --max-num-seqs=8""",
+        """--hf-overrides '{"a": {"b": "c d"}}' --max-num-seqs '8'""",
+        """--hf-overrides "{\\"a\\": {\\"b\\": \\"c d\\"}}"\n--max-num-seqs "8\"""",
+    ],
+)
+def test_a_json_value_needs_no_quotation_marks_of_its_own(line: str) -> None:
+    assert dict(flags_of(line)) == {"hf-overrides": {"a": {"b": "c d"}}, "max-num-seqs": 8}
+
+
+@pytest.mark.parametrize(
+    "line", ["--x {a", "--x '{\"a\": 1} b' --y", '--x {"a":1}b', "--x a\\ b #c"]
+)
+def test_any_other_line_is_read_as_a_shell_reads_it(line: str) -> None:
+    assert dict(flags_of(line)) == dict(EngineFlags.from_argv(shlex.split(line)))

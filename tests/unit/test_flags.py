@@ -8,7 +8,7 @@ from __future__ import annotations
 import string
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_spark.errors import ConfigError
@@ -273,7 +273,6 @@ def configs(draw: st.DrawFn) -> dict[str, FlagValue]:
     return draw(st.permutations(list(flags.items())).map(dict))
 
 
-@settings(deadline=None)
 @given(configs())
 def test_flags_survive_the_way_to_argv_and_back(flags: dict[str, FlagValue]) -> None:
     words_as_json = {"true": True, "false": False, "null": None}
@@ -284,7 +283,6 @@ def test_flags_survive_the_way_to_argv_and_back(flags: dict[str, FlagValue]) -> 
     assert list(back) == list(flags)
 
 
-@settings(deadline=None)
 @given(configs())
 def test_every_argument_with_a_dash_in_front_is_a_flag_of_the_config(
     flags: dict[str, FlagValue],
@@ -293,7 +291,6 @@ def test_every_argument_with_a_dash_in_front_is_a_flag_of_the_config(
     assert {canonical(option.partition("=")[0]) for option in options} == set(flags)
 
 
-@settings(deadline=None)
 @given(configs())
 def test_spelling_does_not_change_the_argv(flags: dict[str, FlagValue]) -> None:
     respelled: dict[str, FlagValue] = {}
@@ -306,7 +303,6 @@ def test_spelling_does_not_change_the_argv(flags: dict[str, FlagValue]) -> None:
     assert to_argv(respelled) == to_argv(flags)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["new-a", "new-b.c"]), json_values.filter(bool)))
 def test_a_normal_form_is_its_own_normal_form(flags: dict[str, FlagValue]) -> None:
     try:

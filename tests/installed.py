@@ -1,0 +1,11 @@
+"""Where the programs of the development requirements are: beside the Python that runs the tests."""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+
+
+def program(name: str) -> str:
+    """The path of an installed program, whatever PATH says."""
+    return str(Path(sysconfig.get_path("scripts")) / name)
