@@ -5,6 +5,7 @@ All through the daemon, which may be on another machine than the one that runs P
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.gpus import Devices, Gpu
 from vllm_spark.deployment.host_memory import Meminfo, memory_held, read_meminfo
 from vllm_spark.deployment.tenants import (
+    CHECK_LABEL,
     Identity,
     Tenant,
     devices_of,
@@ -24,11 +26,14 @@ from vllm_spark.deployment.tenants import (
     tenant,
 )
 from vllm_spark.docker_host.connection import connect
+from vllm_spark.docker_host.one_shot import OneShot
 from vllm_spark.docker_host.ports import port_problem
 from vllm_spark.memory.limits import GIB
 from vllm_spark.problems import Problem, Unmodelled
 
 MEMINFO = Path("/proc/meminfo")
+MEMORY_SECONDS = 60.0
+"""The limit of a container that only prints a file."""
 
 
 class DockerHost:
@@ -52,14 +57,24 @@ class DockerHost:
             return None  # ended meanwhile
         return found
 
-    def memory(self) -> Meminfo:
-        """Its memory now. ValueError if the host is no Linux that says so."""
+    def memory(self, interrupted: threading.Event) -> Meminfo:
+        """Its memory now. ValueError if the host is no Linux that says so, or takes too long.
+
+        Interrupted as soon as `interrupted` is set.
+        """
         text = self._meminfo_here()
         if text is None:
             # A container's /proc/meminfo is its host's.
-            text = self.client.containers.run(
-                self._image, ["/proc/meminfo"], entrypoint="cat", remove=True, network_mode="none"
-            ).decode()
+            shot = OneShot(
+                self._image,
+                "print(open('/proc/meminfo').read())",
+                (),
+                labels={CHECK_LABEL: "yes"},
+            )
+            try:
+                text = shot.run(self.client, interrupted, limit_seconds=MEMORY_SECONDS)
+            except TimeoutError as error:
+                raise ValueError(f"no answer within {MEMORY_SECONDS:.0f} s") from error
         return read_meminfo(text)
 
     def _meminfo_here(self) -> str | None:
@@ -123,6 +138,8 @@ class DockerHost:
         return {tenant(one).name: self._held(one, settings) for one in leaving}
 
     def _held(self, inspected: dict[str, Any], settings: Settings) -> float | Unmodelled:
+        if inspected["State"]["Restarting"]:
+            return 0.0  # between two starts: no process holds anything
         found = tenant(inspected)
         if devices_of(inspected) and "cpu" not in found.image:
             return memory_held(found.command, settings)

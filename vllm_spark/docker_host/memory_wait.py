@@ -103,7 +103,7 @@ def _lack(host: DockerHost, settings: Settings, say: Say) -> tuple[Problem, floa
         short = next(iter(gpu_shortages(settings, gpus, {})), None)
         return None if short is None else (short, sum(gpu.free_gib or 0.0 for gpu in gpus))
     try:
-        memory = host.memory()
+        memory = host.memory(threading.Event())
     except ValueError:
         return None
     problem = shortage(settings, needed, memory, {})

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import docker
-from docker.errors import APIError
 from docker.types import DeviceRequest
 
 from vllm_spark.docker_host.connection import UNANSWERED
@@ -83,7 +82,7 @@ class OneShot:
                     raise TimeoutError
             return b"".join(said).decode(errors="replace").rstrip("\n")
         finally:
-            with suppress(APIError):  # it is gone, or on its way
+            with suppress(*UNANSWERED):  # gone, or on its way; else the daemon's to remove
                 container.remove(force=True)
 
 

@@ -95,7 +95,7 @@ class Preflight:
         settings = self.settings
         memory: Meminfo | None = None
         try:
-            memory = host.memory()
+            memory = host.memory(self.interrupted)
         except (ValueError, DockerException) as error:
             self._say(f"memory not checked: the host does not tell ({error})")
         another_machine = machine_misfits(settings, memory, gpus)

@@ -107,6 +107,7 @@ class Gate:
         self._start: str | None = None
         self._heard = self._began
         self._silence: str | None = None
+        self._unreadable: str | None = None
         self._away = False
         self._oom_killed = False
         self._why = "the server has not answered /health"
@@ -126,7 +127,9 @@ class Gate:
             verdict = self._look(now) or self._said(now) or self._ask(now) or self._overdue(now)
             if verdict is not None:
                 return verdict
-            if entered_phase or now >= self._next_report:
+            unreadable, self._unreadable = self._unreadable, self._watch.unreadable()
+            news = entered_phase or unreadable != self._unreadable
+            if news or now >= self._next_report:
                 self._next_report = now + PROGRESS_SECONDS
                 self._report(f"{self._doing()}, {now - self._began:.0f} of {self._timeout:.0f} s")
             waking = [self._next_look, self._next_report]
@@ -138,8 +141,8 @@ class Gate:
         """The phase and how far it is; what the port says once the log has no more to tell."""
         if self._silence is not None:
             return f"cannot ask Docker: {self._silence}"
-        if (why := self._watch.unreadable()) is not None:
-            return f"{self._why}; its log cannot be read: {why}"
+        if self._unreadable is not None:
+            return f"{self._why}; its log cannot be read: {self._unreadable}"
         return self._why if self._log.start.phase is Phase.READY else self._log.start.sentence()
 
     def _read(self) -> bool:
@@ -282,7 +285,7 @@ class Gate:
                 HUNG_FIX if self._question and self._question.final else longer,
                 self._log.tail,
             )
-        if self._watch.unreadable() is None and now - self._log.moved >= self._stall:
+        if self._unreadable is None and now - self._log.moved >= self._stall:
             return Failed(
                 f"the start has stalled: nothing new for {self._stall:.0f} s ({self._doing()})",
                 "see `nvidia-smi` and `free -h` on the host; raise vllm-spark:health.stallSeconds "
