@@ -3,7 +3,8 @@
     python3 local_hub.py FOLDER            FOLDER/owner/name/... are the models' files
 
 Plain Python without packages. Told by environment: HUB_PORT, HUB_RATE (bytes a second for all
-downloads together), HUB_BREAK (a download breaks off after so many bytes, each file once).
+downloads together), HUB_BREAK (a download breaks off after so many bytes, each file once),
+HUB_SILENT (1: questions about models are taken and never answered).
 A model whose folder holds GATED is refused without a token; every model has the one revision
 `main`, whose commit is made from its files' names and sizes.
 """
@@ -15,6 +16,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 FOLDER = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 RATE = float(os.environ.get("HUB_RATE", "0"))
 BREAK = int(os.environ.get("HUB_BREAK", "0"))
+SILENT = os.environ.get("HUB_SILENT") == "1"
 CHUNK = 1 << 16
 
 
@@ -38,6 +41,8 @@ class Hub(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
+        if SILENT:
+            threading.Event().wait()
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             self.model(found[1], found[2] or "main")
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/(.+)", path):

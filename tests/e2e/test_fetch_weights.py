@@ -1,7 +1,8 @@
-"""The fetch of a model's files: the hub's real client in the engine's image, and a local hub."""
+"""The fetch of a model's files: the hub's real client in the vLLM image, and a local hub."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
+SCRIPT = (ROOT / "vllm_spark" / "in_image" / "fetch_weights.py").read_text()
+IMPATIENT = re.sub(r"(?m)^(PROGRESS|HUB|STALL)_SECONDS = .*$", r"\1_SECONDS = 1.0", SCRIPT)
+"""The script, with one second for everything that it waits for."""
 
 BROKEN_CLIENT = """
 import huggingface_hub
@@ -43,7 +47,8 @@ class Hub:
         folder = self.folder / name
         folder.mkdir(parents=True)
         for file, size in files.items():
-            (folder / file.replace("_", ".")).write_bytes(b"x" * size)
+            with (folder / file.replace("_", ".")).open("wb") as content:
+                content.truncate(size)
 
     def serve(self, **switches: int) -> None:
         """Start, or start again with other switches."""
@@ -80,14 +85,16 @@ class Hub:
             f"http://{self.server.attrs['NetworkSettings']['Networks']['bridge']['IPAddress']}:8080"
         )
 
-    def fetch(self, *arguments: str, token: str = "", cache: Any = None) -> tuple[int, str, str]:
+    def fetch(
+        self, *arguments: str, token: str = "", cache: Any = None, script: str = SCRIPT
+    ) -> tuple[int, str, str]:
         """Exit code, standard output and standard error of a fetch."""
         mount = cache or ["--volume", f"{self.volume.name}:/cache"]
         ended = subprocess.run(
             ["docker", "run", "--rm", "--interactive", *mount, "--env", "HF_HUB_CACHE=/cache"]
             + ["--env", f"HF_ENDPOINT={self.url}", "--env", f"HF_TOKEN={token}"]
             + ["--entrypoint", "python3", IMAGE, "-", *arguments],
-            input=(ROOT / "vllm_spark" / "in_image" / "fetch_weights.py").read_text(),
+            input=script,
             capture_output=True,
             text=True,
             timeout=600,
@@ -97,14 +104,19 @@ class Hub:
 
     def files(self) -> dict[str, int]:
         """Every file in the cache with its size."""
-        listing = self.docker_client.containers.run(
+        listing = self.in_cache("find /cache -type f -printf '%P %s\n'")
+        return {line.split()[0]: int(line.split()[1]) for line in listing.splitlines()}
+
+    def in_cache(self, command: str) -> str:
+        """What a shell command prints that sees the cache."""
+        said: bytes = self.docker_client.containers.run(
             IMAGE,
-            ["/cache", "-type", "f", "-printf", "%P %s\n"],
-            entrypoint="find",
+            ["-c", command],
+            entrypoint="sh",
             mounts=[Mount("/cache", self.volume.name)],
             remove=True,
-        ).decode()
-        return {line.split()[0]: int(line.split()[1]) for line in listing.splitlines()}
+        )
+        return said.decode()
 
 
 @pytest.fixture
@@ -154,6 +166,33 @@ def test_a_download_that_broke_off_goes_on_where_it_was(hub: Hub) -> None:
     assert code == 0, said
     assert '" 206 ' in hub.requests(), "the rest only was asked for"
     assert 24 * MIB in hub.files().values()
+
+
+def test_a_hub_that_takes_a_question_and_never_answers_is_given_up(hub: Hub) -> None:
+    hub.serve(silent=1)
+    code, _, said = hub.fetch("some/model", script=IMPATIENT)
+    assert code == 1
+    assert "cause: the hub took the question, never answered" in said or (
+        "is not complete in the cache, and the hub does not answer" in said
+    )
+    assert "Traceback" not in said
+
+
+def test_a_download_from_which_nothing_arrives_any_more_is_given_up(hub: Hub) -> None:
+    hub.serve(rate=1)
+    code, _, said = hub.fetch("some/model", script=IMPATIENT)
+    assert code == 1
+    assert "cause: nothing of some/model has arrived for 1 s" in said
+    assert "what was fetched is kept" in said
+
+
+def test_what_is_fetched_does_not_stay_in_the_page_cache(hub: Hub) -> None:
+    hub.model("large/model", model_safetensors=1024 * MIB)
+    hub.serve()
+    code, _, said = hub.fetch("large/model")
+    assert code == 0, said
+    resident = hub.in_cache("fincore --bytes --noheadings --output RES /cache/models--*/blobs/*")
+    assert sum(map(int, resident.split())) < 10 * MIB
 
 
 def test_an_error_of_the_client_for_large_files_is_told_in_words(hub: Hub, tmp_path: Path) -> None:
@@ -214,15 +253,11 @@ def test_a_disk_without_room_is_said_before_anything_is_fetched(hub: Hub) -> Non
 
 
 def test_files_of_others_in_the_cache_are_not_touched(hub: Hub) -> None:
-    hub.docker_client.containers.run(
-        IMAGE,
-        ["-c", "mkdir -p /cache/models--other--model/blobs /cache/compiled; "
-         "echo 1 > /cache/models--other--model/blobs/a; echo 2 > /cache/compiled/b; "
-         "echo 3 > /cache/notes.txt"],
-        entrypoint="sh",
-        mounts=[Mount("/cache", hub.volume.name)],
-        remove=True,
-    )  # fmt: skip
+    hub.in_cache(
+        "mkdir -p /cache/models--other--model/blobs /cache/compiled; "
+        "echo 1 > /cache/models--other--model/blobs/a; echo 2 > /cache/compiled/b; "
+        "echo 3 > /cache/notes.txt"
+    )
     before = hub.files()
     hub.serve()
     assert hub.fetch("some/model")[0] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ def test_the_memory_of_another_machine_is_read_in_a_container_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     host = DockerHost("no-such-container", IMAGE)
-    here = host.memory()
+    here = host.memory(threading.Event())
     monkeypatch.setattr(host_checks, "MEMINFO", Path("/nowhere"))
-    there = host.memory()
+    there = host.memory(threading.Event())
     assert there.total_gib == here.total_gib
     assert there.available_gib > 0
 

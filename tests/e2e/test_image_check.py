@@ -13,6 +13,7 @@ import pytest
 from offline.bootstrap.vllm_image import BASE, IMAGE
 from tests.e2e.project import FAKE_IMAGE
 from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.gpus import Gpu
 from vllm_spark.docker_host import image_check
 from vllm_spark.docker_host.image_check import ImageAnswer, ask_image
 from vllm_spark.errors import Interrupted
@@ -25,7 +26,7 @@ FROM {FAKE_IMAGE}
 RUN printf '#!/bin/sh\\necho "$SMI"\\nexit $SMI_CODE\\n' > /usr/bin/nvidia-smi \\
  && chmod +x /usr/bin/nvidia-smi
 """
-GPU = "GPU 0: NVIDIA GB10 (UUID: GPU-5f2a)"
+GPU = "0, GPU-5f2a, NVIDIA GB10, 12.1, [N/A], [N/A]"
 
 
 def ask(image: str, interrupted: threading.Event | None = None, **keys: Any) -> ImageAnswer:
@@ -53,10 +54,11 @@ def test_an_image_without_vllm_cannot_be_asked_which_is_no_refusal() -> None:
     assert "No module named 'vllm'" in answer.unknown
 
 
-def test_a_gpu_that_is_visible_is_no_problem(gpu_image: str) -> None:
+def test_a_gpu_that_is_visible_is_no_problem_and_tells_what_it_is(gpu_image: str) -> None:
     environment = {"SMI": GPU, "SMI_CODE": "0"}
     answer = ask(gpu_image, container={"environment": environment})
-    assert answer == ImageAnswer()
+    assert answer == ImageAnswer(gpus=(Gpu("0", "GPU-5f2a", "NVIDIA GB10", "12.1", None, None),))
+    assert answer.gpus[0].is_unified
 
 
 def test_a_driver_that_does_not_fit_its_kernel_module_is_fixed_by_a_reboot(

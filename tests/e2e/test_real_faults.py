@@ -95,5 +95,5 @@ def test_an_engine_killed_while_it_serves_is_waited_for_again(
     deaths.close()
     up = project.up()
     assert up.code == 0, up.output
-    assert "HealthGate health updated" in up.output, "Docker's restart is no answer"
+    assert "vllm-health updated" in up.output, "Docker's restart is no answer"
     assert inspected(docker_client, project)["StartedAt"] != before
