@@ -20,6 +20,7 @@ from vllm_spark.docker_host.connection import UNANSWERED
 from vllm_spark.errors import Interrupted
 
 LOOK_SECONDS = 0.5
+GONE_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class OneShot:
         finally:
             with suppress(*UNANSWERED):  # gone, or on its way; else the daemon's to remove
                 container.remove(force=True)
+            with suppress(*UNANSWERED):  # until then its volumes cannot be removed
+                container.wait(condition="removed", timeout=GONE_SECONDS)
 
 
 def _read(output: Any, said: list[bytes], report: Callable[[str], None]) -> None:
