@@ -1,12 +1,8 @@
-"""Failures of the model and its files: config, code, weights, tokenizer."""
+"""Failures of the model's description: config, architecture, code, tokenizer, processor."""
 
 from __future__ import annotations
 
 from vllm_spark.diagnosis.failures.rule import Rank, Rule, Values
-
-# Tensors that only a quantized checkpoint has.
-_SCALES = (r"[\w.]*(?:weight_scale|scale_inv|input_scale|qweight|qzeros|g_idx|weight_packed"
-           r"|weight_shape)\w*")  # fmt: skip
 
 
 def _repo_or_path(values: Values) -> Values:
@@ -39,12 +35,9 @@ def _directory_or_repo(values: Values) -> Values:
     }
 
 
-def _missing_module(values: Values) -> Values:
-    name = values["module"]
-    if name == "ray":
-        return {"how": "take an image that has Ray (NGC images from 26.07 on have none), or use"
-                       " nnodes, node-rank and master-addr in place of Ray"}  # fmt: skip
-    return {"how": f"take an image that contains {name}, or remove the setting that needs it"}
+def _through_transformers(values: Values) -> Values | None:
+    """Only where vLLM resolved an architecture of its Transformers backend."""
+    return {} if values.get("architecture", "").startswith("Transformers") else None
 
 
 RULES = (
@@ -92,6 +85,25 @@ RULES = (
         source="transformers configuration_auto.py",
     ),
     Rule(
+        id="model_type_without_config",
+        patterns=(r"KeyError: '(?P<type>[\w-]{2,60})'",),
+        frame=r"configuration_auto\.py",
+        cause="this image's transformers does not know the model type {type}",
+        fix="take a newer image: {type} came later than the transformers in this one",
+        source="transformers configuration_auto.py",
+    ),
+    Rule(
+        id="layer_type_unknown",
+        patterns=(r"KeyError: '(?P<type>(?:linear|full|sliding|chunked|mamba)\w*_?attention"
+                  r"|mamba2?)'",),
+        cause="the config's layer type {type} is unknown to this vLLM's code for the model:"
+              " config and"
+              " transformers in the image are newer than this vLLM, or older",
+        fix="take a newer image, or the revision of the model from before its config changed",
+        source="vllm#47867",
+        rank=Rank.GENERAL,
+    ),
+    Rule(
         id="architecture_unsupported",
         patterns=(r"Model architectures \[(?P<arch>[^\]]*)\] are not supported for now",
                   r"\b(?P<arch>\w{1,100}) has no vLLM implementation and the Transformers"
@@ -114,15 +126,15 @@ RULES = (
         cause="the architecture {arch} was dropped after vLLM {until}",
         fix="take an image with vLLM {until} or older",
         source="models/registry.py",
-        versions="0.10 to 0.33",
     ),
     Rule(
         id="architecture_not_inspected",
         patterns=(r"Model architectures \[(?P<arch>[^\]]*)\] failed to be inspected",),
         cause="the code for {arch} cannot be loaded in this image",
-        fix="read the traceback above it: mostly a package that the image lacks",
-        source="models/registry.py",
-        rank=Rank.GENERAL,
+        fix="give the log from its beginning: the traceback that registry.py logged above this line"
+             " holds the cause, mostly a package that the image lacks or has in another version",
+        source="models/registry.py; vllm-recipes#511",
+        rank=Rank.CONSEQUENCE,
     ),
     Rule(
         id="remote_code",
@@ -133,75 +145,6 @@ RULES = (
         fix="set trust-remote-code: true if you trust the author (pin revision), or take another"
              " model",
         source="transformers dynamic_module_utils.py; transformers_utils/config.py",
-    ),
-    Rule(
-        id="weights_missing",
-        patterns=(r"Cannot find any model weights with `(?P<path>[^`]*)`",),
-        cause="there are no weights (*.safetensors) in {path}",
-        fix="fetch the weights into {path}: only config and tokenizer are there",
-        source="vLLM 0.26 log; default_loader.py",
-    ),
-    Rule(
-        id="shard_missing",
-        patterns=(r"Weight files referenced in index but missing: (?P<files>.+)",
-                  r"No such file or directory: \"?'?(?P<files>[^'\"]*\.(?:safetensors|bin|gguf))"),
-        cause="weight files are missing: {files}",
-        fix="fetch them again: the index names files that are not there",
-        source="weight_utils.py",
-    ),
-    Rule(
-        id="shard_truncated",
-        patterns=(r"incomplete metadata, file not fully covered", r"MetadataIncompleteBuffer",
-                  r"Consistency check failed: file should be of size (?P<size>\d+)",
-                  r"PytorchStreamReader failed"),
-        cause="a weight file is cut off (an interrupted download, a full disk)",
-        fix="compare the sizes of the *.safetensors of {model} with the hub's, delete the short"
-             " one and fetch it again",
-        source="vLLM 0.26 log; safetensors",
-    ),
-    Rule(
-        id="shard_not_safetensors",
-        patterns=(r"deserializing header: (?:header too (?:large|small)|invalid (?:UTF|JSON)\S*"
-                  r"|HeaderToo(?:Large|Small)|InvalidHeader\w*)",),
-        cause="a *.safetensors file is something else: an HTML page, a Git LFS pointer, an empty"
-              " file",
-        fix="look at the smallest *.safetensors of {model} (`head -c 100`), delete it and fetch"
-             " it again with the hub's own client",
-        source="vLLM 0.26 log; safetensors",
-    ),
-    Rule(
-        id="shard_header_unreadable",
-        patterns=(r"^(?:MemoryError|OverflowError|UnicodeDecodeError|struct\.error"
-                  r"|json\.decoder\.JSONDecodeError)\b",),
-        frame="parse_safetensors_file_metadata",
-        cause="a *.safetensors file of {model} is something else: an HTML page, a Git LFS pointer,"
-              " an empty file",
-        fix="look at its smallest *.safetensors (`head -c 100`), delete it and fetch it again with"
-             " the hub's own client",
-        source="vLLM 0.32 log; transformers_utils/utils.py",
-        versions="0.15 to 0.33",
-    ),
-    Rule(
-        id="quantization_config_missing",
-        patterns=(rf"AttributeError: '\w+' object has no attribute '(?P<tensor>{_SCALES})'",
-                  rf"KeyError: '(?P<tensor>{_SCALES})'",
-                  rf"no module or parameter named '(?P<tensor>{_SCALES})'"),
-        cause="the weights are quantized (they hold {tensor}) but config.json does not say how",
-        fix="take the config.json of the original checkpoint: quantization_config is missing or"
-             " wrong in this one",
-        source="vLLM 0.26 log; models/utils.py",
-    ),
-    Rule(
-        id="weights_do_not_fit_config",
-        patterns=(r"no module or parameter named '(?P<what>[^']*)'",
-                  r"Attempted to load weight \((?P<what>[^)]*\)?)\) into parameter",
-                  r"(?P<what>weights were not initialized from checkpoint.{0,80})",
-                  r"KeyError: '(?P<what>(?:model\.)?layers\.\d+\.[^']+)'",
-                  r"AssertionError: (?P<what>Tried to load weights of size .*)"),
-        cause="the weights do not belong to this config.json ({what})",
-        fix="fetch the whole checkpoint again, config.json and weights from one revision; if it is"
-             " whole, take a newer image",
-        source="models/utils.py; weight_utils.py",
     ),
     Rule(
         id="tokenizer_missing",
@@ -228,17 +171,54 @@ RULES = (
         source="transformers tokenization_auto.py",
     ),
     Rule(
-        id="module_missing",
-        patterns=(r"ModuleNotFoundError: No module named '(?P<module>[\w.]+)'",
-                  r"(?P<module>hf_transfer)' package is not available",
-                  r"Please install (?P<module>[Rr]ay) with",
-                  r"ImportError: (?P<module>[\w-]+) is not installed",
-                  r"ImportError: (?:.{0,80}\b)?[Pp]lease install (?!it\b)"
-                  r"(?P<module>[A-Za-z][\w-]*)"),
-        cause="the image lacks the Python package {module}",
-        fix="{how}",
-        source="Python; vLLM's optional imports",
+        id="transformers_fallback_fails",
+        patterns=(r"(?P<what>mat1 and mat2 shapes cannot be multiplied \([^)]*\))",
+                  r"(?P<what>The size of tensor a \(\d+\) must match the size of tensor b"
+                  r" \(\d+\).{0,60})",
+                  r"(?P<what>(?:shape|size) mismatch.{0,100})"),
+        cause="this vLLM does not support the model itself and runs it through Transformers"
+              " ({architecture}), which fails: {what}",
+        fix="take a newer image that has the architecture, or another checkpoint",
+        source="vllm-ultimate-dgx-spark",
+        compute=_through_transformers,
+    ),
+    Rule(
+        id="shapes_do_not_fit",
+        patterns=(r"RuntimeError: (?P<what>mat1 and mat2 shapes cannot be multiplied \([^)]*\))",),
+        cause="a layer got a tensor of another size than its weights: the model's code in this"
+              " image"
+              " does not fit this checkpoint ({what})",
+        fix="take a newer image; if LoRA adapters or a draft model are set, check that they were"
+             " made for this model",
+        source="torch",
         rank=Rank.GENERAL,
-        compute=lambda values: _missing_module({"module": values["module"].lower()}),
+    ),
+    Rule(
+        id="config_attribute_missing",
+        patterns=(r"AttributeError: '(?P<config>(?!(?:Speculative|Vllm|Model|Cache|Parallel"
+                  r"|Scheduler"
+                  r"|Compilation|LoRA|Kernel|Attention|Load|Device)Config)\w*Config)' object has"
+                  r" no attribute '(?P<name>\w+)'",),
+        cause="the model's config ({config}) has no {name}, which this vLLM's code for the model"
+              " reads: the image's transformers and vLLM, or the model, are of different versions",
+        fix="take a newer image (or the one that the model's page names); if config.json was edited"
+             " or is of an older revision, fetch it again",
+        source="ml-fastvlm#28; vllm#47867",
+        rank=Rank.GENERAL,
+        unless=r"transformers_modules/",
+    ),
+    Rule(
+        id="processor_fails",
+        patterns=(r"Failed to apply (?P<name>\w{1,60}Processor)\b",
+                  r"\b(?P<name>\w{0,60}Processor) (?:not found|is not registered)",
+                  r"Can't (?:load|instantiate) (?:image |feature )?(?P<name>processor)",
+                  r"(?P<name>preprocessor_config\.json) (?:not found|is missing)"),
+        cause="the model's processor for images, video or audio ({name}) fails in this image",
+        fix=("set language-model-only: true to serve text alone",
+             "check that preprocessor_config.json belongs to the checkpoint; take the image that"
+             " the"
+             " model's page names"),
+        source="vllm/multimodal/processing.py",
+        rank=Rank.GENERAL,
     ),
 )  # fmt: skip
