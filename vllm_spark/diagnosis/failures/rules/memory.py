@@ -8,6 +8,7 @@ import re
 from vllm_spark.diagnosis.failures.rule import Rank, Rule, Values
 
 _UNITS = {"KiB": 1 / 1024**2, "MiB": 1 / 1024, "GiB": 1.0, "TiB": 1024.0, "bytes": 1 / 1024**3}
+_LEFT_TO_THE_HOST = 8.0  # GiB of unified memory
 _SIZE = r"[\d.]+ (?:[KMGT]iB|bytes)"
 
 
@@ -17,9 +18,13 @@ def _gib(text: str) -> float:
 
 
 def _utilization(values: Values) -> Values:
-    """The largest utilization that the free memory allows, and who holds the rest."""
+    """The largest utilization that the free memory allows, and who holds the rest.
+
+    A GB10 has 119 to 122 GiB, of which the planner leaves 8 to the host.
+    """
     free, total = float(values["free"]), float(values["total"])
-    fits = math.floor(free / total * 100) / 100
+    usable = min(free, total - _LEFT_TO_THE_HOST) if 110 < total < 128 else free
+    fits = math.floor(usable / total * 100) / 100
     return {"fits": f"{fits:.2f}", "held": f"{total - free:.1f}"}
 
 

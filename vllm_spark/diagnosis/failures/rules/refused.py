@@ -95,7 +95,7 @@ _REFUSES = (r"(?:not (?:yet )?(?:be )?(?:supported|implemented|compatible|allowe
             r"|mutually exclusive"
             r"|[Cc]an't determine|conflicts? with|must (?:be|match|not|divide|have)|should be"
             r"|requires?"
-            r"|please (?:adjust|disable|set|use)|(?i:unknown)|(?i:invalid)|(?i:unexpected))")  # fmt: skip
+            r"|please (?:adjust|disable|set|use)|(?i:unknown|invalid|unexpected))")  # fmt: skip
 
 RULES = (
     Rule(
