@@ -22,6 +22,7 @@ from vllm_spark.diagnosis.failures.rules import (
     memory,
     model,
     nodes,
+    parts,
     processes,
     refused,
     versions,
@@ -31,7 +32,7 @@ from vllm_spark.diagnosis.failures.rules.processes import EXIT_CODES, KILLED_FOR
 
 _FILES = (
     versions, docker, hub, model, weights, memory, kernels, gpu, machine, nodes, processes, flags,
-    refused,
+    refused, parts,
 )  # fmt: skip
 CATALOGUE: tuple[Rule, ...] = tuple(
     sorted(

@@ -55,7 +55,7 @@ def for_release(options: Sequence[str | Sequence[str]], version: str) -> str:
                 _in_part(wordings[0], release)
             ]
     usable = [text for text in usable if text]
-    return "; or ".join(usable) or f"take a newer image: vLLM {release} has no setting for this"
+    return "; or ".join(usable) or f"use a newer image: vLLM {release} has no setting for this"
 
 
 def can_follow(option: str, release: Version) -> bool:
@@ -85,7 +85,7 @@ def advice_on_flag(written: str, version: str) -> str:
         since = f" (vLLM {known.removed} removed it)" if known and known.removed else ""
         return f"{name}: {problem.fix}{since}"
     if known and known.added:
-        return f"remove {name}, or take a newer image: vLLM has it since {known.added}"
+        return f"remove {name}, or use a newer image: vLLM has it since {known.added}"
     return f"remove {name}"
 
 

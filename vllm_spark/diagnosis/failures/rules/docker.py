@@ -17,7 +17,7 @@ def _versions(values: Values) -> Values:
     has, needs = values.get("has"), values.get("needs")
     if has:
         return {"versions": f": it has CUDA {int(has) // 1000}.{int(has) % 1000 // 10}"}
-    return {"versions": f": it needs {needs} or newer" if needs else ""}
+    return {"versions": f": the image needs {needs}" if needs else ""}
 
 
 RULES = (
@@ -42,7 +42,7 @@ RULES = (
                   r"unsatisfied condition: (?P<needs>cuda ?>= ?[\d.]+)",
                   r"built for NVIDIA Driver Release (?P<needs>[\d.]+) or later, but"),
         cause="the host's NVIDIA driver is too old for the CUDA in the image{versions}",
-        fix="update the host's driver (580 or newer for CUDA 13 images; reboot), or take an image"
+        fix="update the host's driver (580 or newer for CUDA 13 images; reboot), or use an image"
              " with an older CUDA; an NGC image must keep its own entrypoint, which sets up CUDA"
              " forward compatibility where the GPU allows it",
         source="torch; libcuda; nvidia-container-cli; NGC banner",
@@ -55,7 +55,7 @@ RULES = (
                   r"(?P<file>(?:/usr/local/cuda[\w.-]*/compat/|/)lib(?:cuda|nvidia)[\w./-]*)",),
         cause="the image carries driver libraries of its own (CUDA compat), which do not go with"
               " this host's driver",
-        fix="take the original image, not one that was committed from a running container;"
+        fix="use the original image, not one that was committed from a running container;"
              " otherwise delete /usr/local/cuda*/compat and the driver's lib*.so in the image,"
              " and keep them out of LD_LIBRARY_PATH",
         source="nvidia-container-runtime#136; libcuda",
@@ -71,6 +71,16 @@ RULES = (
         source="libnvidia-container",
         anywhere=True,
         compute=lambda values: {"why": f": {values['why']}" if values.get("why") else ""},
+    ),
+    Rule(
+        id="gpu_lost_by_container",
+        patterns=(r"Failed to initialize NVML: Unknown Error",),
+        cause="the container has lost its access to the GPU, as happens when systemd reloads its"
+              " units (`systemctl daemon-reload`) under a running container",
+        fix="restart the container; to prevent it, use CDI in the NVIDIA container toolkit"
+             " (`nvidia-ctk config --in-place --set nvidia-container-runtime.mode=cdi`)",
+        source="NVIDIA container toolkit, troubleshooting",
+        anywhere=True,
     ),
     Rule(
         id="gpu_spec_missing",
@@ -104,7 +114,7 @@ RULES = (
         patterns=(r"exec format error", r"cannot execute binary file: Exec format error",
                   r"no matching manifest for linux/(?P<has>\S+)"),
         cause="the image is built for another processor (a DGX Spark is arm64)",
-        fix="take an arm64 (aarch64) image: `docker image inspect IMAGE --format"
+        fix="use an arm64 (aarch64) image: `docker image inspect IMAGE --format"
              " '{{{{.Architecture}}}}'` must print arm64",
         source="the kernel, ENOEXEC; ComfyUI-Nvidia-Docker#96",
         anywhere=True,
@@ -165,6 +175,17 @@ RULES = (
         cause="Docker cannot get the image: {why}",
         fix="check the image's name and tag; of a registry that asks for it, `docker login` first"
              " (nvcr.io: user $oauthtoken, an NGC API key)",
+        source="Docker",
+        anywhere=True,
+    ),
+    Rule(
+        id="registry_unreachable",
+        patterns=(r"daemon: (?P<why>Get \"https?://[^\"]+/v2/.*(?:no such host|timeout|refused"
+                  r"|unreachable|deadline exceeded).*)",
+                  r"daemon: (?P<why>toomanyrequests: .{1,120})"),
+        cause="Docker cannot reach the registry of the image: {why}",
+        fix="check the network, DNS and proxy of the Docker daemon; after a rate limit wait, or"
+             " `docker login`",
         source="Docker",
         anywhere=True,
     ),

@@ -46,7 +46,7 @@ RULES = (
         id="flag_choice",
         patterns=(r"error: argument (?P<flag>[^:]+): invalid choice: (?P<value>'[^']*'|\S+)"
                   r"(?: \(choose from (?P<choices>.*?)\)?$)?",),
-        cause="{flag} does not take the value {value}",
+        cause="{flag} does not accept the value {value}",
         fix="set {flag} to one of: {choices}",
         source="argparse, exit code 2",
         compute=_short,
@@ -171,8 +171,8 @@ RULES = (
     Rule(
         id="quantization_of_plain_checkpoint",
         patterns=(r"Cannot find the config file for (?P<method>[\w-]+)",),
-        cause="quantization {method} is asked for, but the checkpoint is not quantized so",
-        fix="remove quantization, or take a checkpoint that is quantized with {method}",
+        cause="quantization {method} is asked for, but the checkpoint is not quantized that way",
+        fix="remove quantization, or use a checkpoint that is quantized with {method}",
         source="vLLM 0.32 log; weight_utils.py",
     ),
     Rule(
@@ -227,7 +227,7 @@ RULES = (
         id="json_broken",
         patterns=(r"(?:Value error, |JSONDecodeError: )(?P<why>(?:Expecting|Extra data|Unterminated"
                   r"|Invalid)\b.{0,80}?: line \d+ column \d+)",),
-        cause="a text that should be JSON is none: {why}",
+        cause="a value that should be JSON is not: {why}",
         fix="look at the model's *.json files (cut off, an error page?) and at the flags that take"
              " JSON",
         source="Python json, in vllm#26161",

@@ -124,7 +124,7 @@ RULES = (
                   r" `cublas(?:Lt)?Create",),
         cause="cuBLAS cannot be initialized: mostly the GPU's memory is used up",
         fix="lower gpu-memory-utilization, or free the GPU of other programs; if memory is free,"
-             " cuBLAS and torch in the image do not fit together: take an unmodified image",
+             " cuBLAS and torch in the image do not fit together: use an unmodified image",
         source="vllm#18335",
     ),
     Rule(
@@ -133,7 +133,7 @@ RULES = (
         cause="cuBLAS refuses a multiplication ({what}): its library does not fit this torch, or"
               " does not know this GPU",
         fix="unset LD_LIBRARY_PATH, remove nvidia-cublas packages installed over the image's own,"
-             " or take another image whose torch and cuBLAS belong together (CUDA 13 on a Spark)",
+             " or use another image whose torch and cuBLAS belong together (CUDA 13 on a Spark)",
         source="pytorch#174949",
     ),
     Rule(
@@ -142,7 +142,7 @@ RULES = (
                   r"(?P<what>CUDNN_STATUS_(?:INTERNAL_ERROR|EXECUTION_FAILED))"),
         cause="a GPU kernel failed before, and the next library call reports it ({what}): a fault"
               " of software, mostly of the kernel that ran just before",
-        fix="{first}on a GB10 set VLLM_USE_DEEP_GEMM=0, or take a newer image;"
+        fix="{first}on a GB10 set VLLM_USE_DEEP_GEMM=0, or use a newer image;"
             " CUDA_LAUNCH_BLOCKING=1"
              " finds the kernel; if memory was short, lower gpu-memory-utilization",
         source="glm-5.3-one-spark#2; vllm#18335",
@@ -158,7 +158,7 @@ RULES = (
         fix=(("set moe-backend: marlin and linear-backend: marlin, which leave FlashInfer's and"
               " CUTLASS's FP4 and FP8 kernels out",
               "set moe-backend: marlin, which leaves FlashInfer's FP4 kernels out"),
-             "take a CUDA 13 image that is built for this GPU (on a DGX Spark: sm_121)"),
+             "use a CUDA 13 image that is built for this GPU (on a DGX Spark: sm_121)"),
         source="flashinfer#2065",
     ),
     Rule(
@@ -169,7 +169,7 @@ RULES = (
         cause="a kernel used an index out of bounds (a token id beyond the vocabulary, a block that"
               " does not exist): a fault of software",
         fix="{first}start once with enforce-eager: true (torch.compile and CUDA graphs left out)"
-             " and, if it is set, without speculative-config; take a newer image",
+             " and, if it is set, without speculative-config; use a newer image",
         source="Qwen3.6-27B-DFlash#2; torch",
         compute=_what_to_leave_out,
     ),
@@ -193,7 +193,7 @@ RULES = (
                   r"Cuda error \S+ '(?P<what>[^']*)'"),
         cause="a GPU kernel failed ({what}): a fault of software, unless the kernel's log shows a"
               " hardware Xid",
-        fix=f"{{first}}take a newer image; {_NARROW}; another attention-backend, moe-backend"
+        fix=f"{{first}}use a newer image; {_NARROW}; another attention-backend, moe-backend"
              " or linear-backend may avoid it; Xid 13, 31 and 43 in `dmesg` are the same fault,"
              " 48, 79 and 94 are"
              " hardware",
@@ -239,7 +239,7 @@ RULES = (
                   r"CUDA driver error: (?P<what>.+?)\.?$",
                   r"\b(?P<what>CUBLAS_STATUS_(?!ALLOC)\w+|CUDNN_STATUS_\w+|CUDA_ERROR_\w+)"),
         cause="CUDA failed: {what}",
-        fix=f"{_NARROW}; take a newer image; `nvidia-smi` and Xid in `dmesg` on the host show"
+        fix=f"{_NARROW}; use a newer image; `nvidia-smi` and Xid in `dmesg` on the host show"
              " whether the hardware is at fault",
         source="torch; libcuda",
         rank=Rank.GENERAL,
@@ -248,7 +248,7 @@ RULES = (
         id="gpu_xid",
         patterns=(r"NVRM: Xid \([^)]*\): (?P<xid>\d+),? ?(?P<what>.{0,120})",),
         cause="the GPU's driver reported Xid {xid} ({what}): mostly a fault of a program's kernel",
-        fix=f"read the server's log of the same minute; {_NARROW}; take a newer image",
+        fix=f"read the server's log of the same minute; {_NARROW}; use a newer image",
         source="NVIDIA's Xid catalogue: 13, 31, 43 and 45 come from the program",
         rank=Rank.HINT,
         anywhere=True,

@@ -6,7 +6,7 @@ import re
 
 from vllm_spark.diagnosis.failures.rule import Rank, Rule, Values
 
-_CUDA_IMAGE = ("take an image built for this GPU: on a DGX Spark nvcr.io/nvidia/vllm, or"
+_CUDA_IMAGE = ("use an image built for this GPU: on a DGX Spark nvcr.io/nvidia/vllm, or"
                " vllm/vllm-openai built for CUDA 13 (cu130)")  # fmt: skip
 
 
@@ -18,9 +18,9 @@ def _capability(values: Values) -> Values:
 def _compiler_for_gpu(values: Values) -> Values:
     """Triton's ptxas can be another one; FlashInfer's nvcc ("compute_121a") is the image's."""
     if values["arch"].startswith("compute_"):
-        return {"how": "take a CUDA 13 image: the nvcc in this one is older than the GPU"}
+        return {"how": "use a CUDA 13 image: the nvcc in this one is older than the GPU"}
     return {"how": "set TRITON_PTXAS_PATH=/usr/local/cuda/bin/ptxas if the image holds CUDA 13,"
-                   " else take a CUDA 13 image"}  # fmt: skip
+                   " else use a CUDA 13 image"}  # fmt: skip
 
 
 def _compilation(values: Values) -> Values:
@@ -31,7 +31,7 @@ def _compilation(values: Values) -> Values:
                 "how": "set MAX_JOBS=1 for one start (the result is kept in ~/.cache/flashinfer),"
                        " or lower gpu-memory-utilization"}  # fmt: skip
     if re.search(r"[Nn]inja|nvcc|extension| error: ", what):
-        return {"how": "take an image that is built for this GPU, with FlashInfer's kernels or a"
+        return {"how": "use an image that is built for this GPU, with FlashInfer's kernels or a"
                        " CUDA toolkit that fits them; VLLM_USE_FLASHINFER_SAMPLER=0 does without"
                        " its sampler"}  # fmt: skip
     return {"how": "remove the compile cache (VLLM_CACHE_ROOT, ~/.triton) and start again;"
@@ -69,7 +69,7 @@ RULES = (
                   r" ?(?P<what>.+)",
                   r"CUDA driver error \(\S*/jit/\S+\): (?P<what>.+)"),
         cause="DeepGEMM fails on this GPU: {what}",
-        fix="set VLLM_USE_DEEP_GEMM=0, or take a newer image (DeepGEMM came late to a GB10)",
+        fix="set VLLM_USE_DEEP_GEMM=0, or use a newer image (DeepGEMM came late to a GB10)",
         source="vllm#52732, vllm-gb10#27, DeepGEMM#140 and #324",
     ),
     Rule(
@@ -88,7 +88,7 @@ RULES = (
                   r" ]*\]))?",),
         cause="FlashInfer was asked to build kernels for the architectures {for} only, and this GPU"
               " is none of them",
-        fix="set FLASHINFER_CUDA_ARCH_LIST=12.1a (and correct TORCH_CUDA_ARCH_LIST), or take an"
+        fix="set FLASHINFER_CUDA_ARCH_LIST=12.1a (and correct TORCH_CUDA_ARCH_LIST), or use an"
              " image built for this GPU; the MoE backend chosen may be one for another GPU: set"
              " another moe-backend",
         source="spark-vllm-mxfp4-docker; flashinfer compilation_context.py",
@@ -102,7 +102,7 @@ RULES = (
               " weights then run through Marlin",
               "set VLLM_NVFP4_GEMM_BACKEND=marlin (dense layers), for experts moe-backend: marlin",
               "set VLLM_NVFP4_GEMM_BACKEND=marlin"),
-             "take a newer CUDA 13 image built for sm_121"),
+             "use a newer CUDA 13 image built for sm_121"),
         source="vllm#30163; dgx-spark-research g09",
         compute=_fp4,
     ),
@@ -111,7 +111,7 @@ RULES = (
         patterns=_CUTLASS,
         cause="a CUTLASS FP8 kernel of the image fails on this GPU",
         fix=("set VLLM_DISABLED_KERNELS=CutlassFp8BlockScaledMMKernel",
-             "set linear-backend: marlin", "take a CUDA 13 (cu130) image"),
+             "set linear-backend: marlin", "use a CUDA 13 (cu130) image"),
         source="vllm#43367, vllm#40934",
         compute=_fp8,
     ),
@@ -121,7 +121,7 @@ RULES = (
         cause="a CUTLASS kernel of the image fails on this GPU",
         fix=(("set linear-backend: marlin, or moe-backend: marlin for a mixture of experts",
               "set moe-backend: marlin for a mixture of experts"),
-             "take a CUDA 13 (cu130) image"),
+             "use a CUDA 13 (cu130) image"),
         source="vllm#43367",
         rank=Rank.GENERAL,
     ),
@@ -134,7 +134,7 @@ RULES = (
         fix=("remove VLLM_DISABLED_KERNELS if it is set",
              ("set linear-backend: marlin",
               "set VLLM_TEST_FORCE_FP8_MARLIN=1 (Marlin computes FP8 weights)"),
-             "take a CUDA 13 image built for this GPU, or a checkpoint with another quantization"),
+             "use a CUDA 13 image built for this GPU, or a checkpoint with another quantization"),
         source="dgx-spark-benchmarks; model_executor/kernels/linear",
         compute=lambda values: {"layer": values.get("layer") or "linear"},
     ),
@@ -161,7 +161,7 @@ RULES = (
                   r"(?P<what>LLVM ERROR: Cannot select: .{1,80})"),
         cause="a kernel of the image is not made for this GPU: {what}",
         fix=(("set moe-backend: marlin and linear-backend: marlin", "set moe-backend: marlin"),
-             "take a newer CUDA 13 image built for this GPU (on a DGX Spark: sm_121)"),
+             "use a newer CUDA 13 image built for this GPU (on a DGX Spark: sm_121)"),
         source="vllm#37751; CUTLASS; Triton; NVRTC",
         anywhere=True,
         root_of=("gpu_faulted", "cuda_error", "kernel_for_another_gpu", "cublas_after_a_fault"),
@@ -176,7 +176,7 @@ RULES = (
               " traceback names attention or experts",
               "set another attention-backend (FLASHINFER, FLASH_ATTN)",
               "set another VLLM_ATTENTION_BACKEND (FLASHINFER, FLASH_ATTN)"),
-             "take a newer image, whose kernels know this GPU"),
+             "use a newer image, whose kernels know this GPU"),
         source="Triton; common on sm_120 and sm_121",
     ),
     Rule(
@@ -189,7 +189,7 @@ RULES = (
                   r" platform)"),
         cause="the MoE backend {backend} cannot compute this model on this GPU: {why}",
         fix=("remove moe-backend so that vLLM chooses, or set moe-backend: marlin",
-             "take a newer image, or a checkpoint with another quantization"),
+             "use a newer image, or a checkpoint with another quantization"),
         source="flashinfer#3486, flashinfer#3732; fused_moe/oracle",
     ),
     Rule(
@@ -197,7 +197,7 @@ RULES = (
         patterns=(r"No (?P<what>[\w ]+ MoE backend)s? (?:supports|available)",),
         cause="the image has no {what} for this GPU and model",
         fix=("set moe-backend: marlin",
-             "take a newer image or a checkpoint with another quantization; remove moe-backend if"
+             "use a newer image or a checkpoint with another quantization; remove moe-backend if"
              " it is set"),
         source="fused_moe/oracle; flashinfer#3732; vllm#46492",
     ),
@@ -205,7 +205,7 @@ RULES = (
         id="fp8_unsupported_gpu",
         patterns=(r"type fp8e4nv not supported in this architecture",),
         cause="this GPU cannot compute with FP8 (fp8e4nv)",
-        fix="remove kv-cache-dtype fp8, or take a checkpoint that is not FP8",
+        fix="remove kv-cache-dtype fp8, or use a checkpoint that is not FP8",
         source="Triton; vllm#26431",
     ),
     Rule(
@@ -225,14 +225,15 @@ RULES = (
                   r"fatal error: Python\.h: No such file", r"[Cc]ould not find nvcc",
                   r"(?:nvcc|ninja): not found|No such file or directory: '[^']*(?:nvcc|ninja)'"),
         cause="vLLM wants to compile a kernel, and the image has no compiler for it",
-        fix="take the full image (g++, python3-dev and, for FlashInfer, nvcc and ninja); without:"
+        fix="use the full image (g++, python3-dev and, for FlashInfer, nvcc and ninja); without:"
              " enforce-eager: true (Triton, torch), VLLM_USE_FLASHINFER_SAMPLER=0 (FlashInfer)",
         source="Triton; torch inductor; FlashInfer",
     ),
     Rule(
         id="compilation_failed",
         detail=r"^(?P<what>nvcc fatal\s*: .{1,120}|Killed\b|.{0,80}\berror: .{1,120})",
-        patterns=(r"(?P<what>(?:BackendCompilerFailed|InductorError|TorchRuntimeError): .{1,160})",
+        patterns=(r"(?P<what>(?:BackendCompilerFailed|InductorError|TorchRuntimeError): .{1,160}"
+                  r"|PassManager::run failed)",
                   r"(?P<what>Ninja build failed|CppCompileError.{0,120}|PTXASError.{0,120}"
                   r"|nvcc fatal\s*: .{1,120}|Error building extension '\w+')",
                   r"CalledProcessError: Command '\['(?P<what>ninja|nvcc)"),
@@ -275,7 +276,7 @@ RULES = (
         cause="the attention backend cannot compute this model (gpt-oss) on this GPU: {why}",
         fix=(("set attention-backend: TRITON_ATTN",
               "set VLLM_ATTENTION_BACKEND=TRITON_ATTN (in 0.10 TRITON_ATTN_VLLM_V1)"),
-             "take a newer image"),
+             "use a newer image"),
         source="vllm#22331, vllm#30919",
     ),
     Rule(
@@ -284,7 +285,7 @@ RULES = (
                   r" (?P<want>[\d.]+ MB), current size is (?P<has>[\d.]+ MB)",),
         cause="a fault of this vLLM: the kernel at {where} wants {want} of workspace after CUDA"
               " graphs fixed it at {has}",
-        fix="take a newer image; until then choose another kv-cache-dtype than turboquant_*, start"
+        fix="use a newer image; until then choose another kv-cache-dtype than turboquant_*, start"
              " with compilation-config.cudagraph_mode: NONE or enforce-eager: true",
         source="vllm#41565, vllm#40798; v1/worker/workspace.py",
     ),
@@ -306,9 +307,9 @@ RULES = (
                   r"(?P<why>The (?:in|out)put size is not aligned with the quantized weight shape)",
                   r"(?P<why>\b\w{0,40}MARLIN_MIN_THREAD_[NK] \(\d+\) > \w+)",
                   r"AssertionError: (?P<why>\d+ is not divisible by \d+)"),
-        cause="the model's weights cannot be split so: {why}",
+        cause="the model's weights cannot be split like this: {why}",
         fix="lower tensor-parallel-size (of a mixture of experts, enable-expert-parallel: true"
-             " keeps each expert whole), or take a checkpoint with another quantization",
+             " keeps each expert whole), or use a checkpoint with another quantization",
         source="vllm#17569, vllm#13640, vllm#5675, vllm#40361; distributed/utils.py",
     ),
     Rule(
@@ -317,7 +318,7 @@ RULES = (
                   r"|NVFP4|MXFP4)\b.{0,80})",
                   r"(?P<why>Model \w+ does not support (?i:bitsandbytes) quantization.{0,60})"),
         cause="this vLLM has not implemented the quantization for this model: {why}",
-        fix="take a newer image, or a checkpoint with another quantization (FP8, NVFP4 or AWQ) in"
+        fix="use a newer image, or a checkpoint with another quantization (FP8, NVFP4 or AWQ) in"
              " place of quantization: {quantization}",
         source="vllm#35845",
         compute=lambda values: {"quantization": values.get("quantization") or "bitsandbytes"},
@@ -330,7 +331,7 @@ RULES = (
                   r"Quantization (?P<method>scheme) is not supported for the current GPU",
                   r"\b(?P<method>\w{1,40}) quantization is currently not supported (?:in|on|for)"),
         cause="quantization {method} does not run on this GPU{capability}",
-        fix="take a checkpoint with another quantization (FP8 or NVFP4 on a DGX Spark), or an"
+        fix="use a checkpoint with another quantization (FP8 or NVFP4 on a DGX Spark), or an"
              " image that is built for this GPU",
         source="config/vllm.py",
         compute=_capability,

@@ -22,7 +22,7 @@ RULES = (
     Rule(
         id="files_too_many",
         patterns=(r"(?<!`OSError: )\[Errno 24\] Too many open files",),
-        cause="the process may not open more files",
+        cause="the process may not open any more files",
         fix="raise the limit: container.ulimits nofile 65536",
         source="the kernel, EMFILE",
     ),
@@ -55,7 +55,7 @@ RULES = (
     Rule(
         id="address_not_local",
         patterns=(r"\[Errno 99\] [Cc]annot assign requested address",),
-        cause="the address to listen on is none of this machine's",
+        cause="the address to listen on does not belong to this machine",
         fix="remove host (all interfaces of the container), or set endpoint.bind to an address"
              " that `ip addr` shows; on several nodes VLLM_HOST_IP must be this node's own",
         source="the kernel, EADDRNOTAVAIL",
@@ -76,7 +76,7 @@ RULES = (
                   r"PermissionError at (?P<path>\S+) when downloading",
                   r"Permission denied \(os error 13\)",
                   r"\[Errno 30\] Read-only file system: '(?P<path>[^']*)'"),
-        cause="{path} may not be written or read by the container's user",
+        cause="the container's user may not read or write {path}",
         fix="give it to the user of the container (`chown -R` on the host's directory), or mount"
              " it writable",
         source="the kernel, EACCES and EROFS; hf_xet",

@@ -75,7 +75,7 @@ def _out_of_memory(values: Values) -> Values:
               " gpu-memory-utilization"  # fmt: skip
     elif phase == "loading weights" or re.search(r"create_weights|load_weights|load_model", frames):
         phase = "loading weights"
-        how = f"{_FREE_IT}, or take a smaller or more strongly quantized model"
+        how = f"{_FREE_IT}, or use a smaller or more strongly quantized model"
     elif re.search(r"capture_model|cudagraph|cuda_graph", frames):
         phase = "capturing CUDA graphs"
         how = f"{lower}, or capture fewer graphs (max-num-seqs, or enforce-eager: true)"
@@ -174,7 +174,7 @@ RULES = (
         patterns=(r"No available memory for the cache blocks",
                   r"Cannot auto-fit max_model_len: not enough GPU memory"),
         cause="no memory is left for the KV cache{short}",
-        fix="raise gpu-memory-utilization{above} (on a CPU: VLLM_CPU_KVCACHE_SPACE), or take a"
+        fix="raise gpu-memory-utilization{above} (on a CPU: VLLM_CPU_KVCACHE_SPACE), or use a"
              " smaller or more strongly quantized model",
         source="vLLM 0.26 log; v1/core/kv_cache_utils.py",
         compute=_kv_none,

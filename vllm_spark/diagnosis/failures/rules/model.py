@@ -28,9 +28,10 @@ def _directory_or_repo(values: Values) -> Values:
             " or correct the path",
         }
     return {
-        "what": f"no config.json can be had for {name}: it is not on the hub (for this token), or"
+        "what": f"no config.json is available for {name}: it is not on the hub (for this token), or"
         " not a model in Hugging Face's format",
-        "how": "check the spelling of the id, the Hugging Face token and the network; of GGUF give"
+        "how": "check the spelling of the id, the Hugging Face token and the network; for GGUF,"
+        " give"
         " the path of a local file",
     }
 
@@ -73,7 +74,7 @@ RULES = (
         id="config_without_model_type",
         patterns=(r"Unrecognized model in (?P<name>\S+?)\. Should have a `model_type` key",),
         cause="the config.json of {name} names no model_type",
-        fix="take the config.json of the original checkpoint (adapters and GGUF have none)",
+        fix="use the config.json of the original checkpoint (adapters and GGUF have none)",
         source="transformers configuration_auto.py",
     ),
     Rule(
@@ -81,7 +82,7 @@ RULES = (
         patterns=(r"checkpoint you are trying to load has model type `(?P<type>[^`]*)` but"
                   r" Transformers does not recognize",),
         cause="this image's transformers is too old for the model type {type}",
-        fix="take a newer image: {type} came later than the transformers in this one",
+        fix="use a newer image: {type} came later than the transformers in this one",
         source="transformers configuration_auto.py",
     ),
     Rule(
@@ -89,7 +90,7 @@ RULES = (
         patterns=(r"KeyError: '(?P<type>[\w-]{2,60})'",),
         frame=r"configuration_auto\.py",
         cause="this image's transformers does not know the model type {type}",
-        fix="take a newer image: {type} came later than the transformers in this one",
+        fix="use a newer image: {type} came later than the transformers in this one",
         source="transformers configuration_auto.py",
     ),
     Rule(
@@ -99,7 +100,7 @@ RULES = (
         cause="the config's layer type {type} is unknown to this vLLM's code for the model:"
               " config and"
               " transformers in the image are newer than this vLLM, or older",
-        fix="take a newer image, or the revision of the model from before its config changed",
+        fix="use a newer image, or the revision of the model from before its config changed",
         source="vllm#47867",
         rank=Rank.GENERAL,
     ),
@@ -109,14 +110,14 @@ RULES = (
                   r"\b(?P<arch>\w{1,100}) has no vLLM implementation and the Transformers"
                   r" implementation is not compatible"),
         cause="vLLM {version} cannot run the architecture {arch}",
-        fix="take a newer image, or another model; check architectures in config.json",
+        fix="use a newer image, or another model; check architectures in config.json",
         source="vLLM 0.26 log; models/registry.py",
     ),
     Rule(
         id="gguf_unsupported",
         patterns=(r"GGUF model with architecture (?P<arch>[\w.-]+) is not supported yet",),
         cause="this image cannot read GGUF files of the architecture {arch}",
-        fix="take the model's safetensors checkpoint, or a newer image",
+        fix="use the model's safetensors checkpoint, or a newer image",
         source="transformers, vllm#28691",
     ),
     Rule(
@@ -124,7 +125,7 @@ RULES = (
         patterns=(r"Model architecture (?P<arch>\S+) was supported in vLLM until"
                   r" v(?P<until>\S+?),",),
         cause="the architecture {arch} was dropped after vLLM {until}",
-        fix="take an image with vLLM {until} or older",
+        fix="use an image with vLLM {until} or older",
         source="models/registry.py",
     ),
     Rule(
@@ -142,7 +143,7 @@ RULES = (
                   r"contains custom code which must be executed",
                   r"Failed to load the model config\. If the model is a custom model"),
         cause="{model} brings its own Python code, which is not allowed to run",
-        fix="set trust-remote-code: true if you trust the author (pin revision), or take another"
+        fix="set trust-remote-code: true if you trust the author (pin revision), or use another"
              " model",
         source="transformers dynamic_module_utils.py; transformers_utils/config.py",
     ),
@@ -160,14 +161,14 @@ RULES = (
         id="tokenizer_format_unknown",
         patterns=(r"data did not match any variant of untagged enum \w+",),
         cause="this image's tokenizers cannot read the tokenizer.json of {model}",
-        fix="take a newer image; or fetch tokenizer.json again, if it may be damaged",
+        fix="use a newer image; or fetch tokenizer.json again, if it may be damaged",
         source="tokenizers, serde",
     ),
     Rule(
         id="tokenizer_class_unknown",
         patterns=(r"Tokenizer class (?P<name>\S+) (?:does not exist or )?is not currently",),
         cause="this image's transformers does not know the tokenizer class {name}",
-        fix="take an image whose transformers knows {name}, or set tokenizer-mode or tokenizer",
+        fix="use an image whose transformers knows {name}, or set tokenizer-mode or tokenizer",
         source="transformers tokenization_auto.py",
     ),
     Rule(
@@ -178,7 +179,7 @@ RULES = (
                   r"(?P<what>(?:shape|size) mismatch.{0,100})"),
         cause="this vLLM does not support the model itself and runs it through Transformers"
               " ({architecture}), which fails: {what}",
-        fix="take a newer image that has the architecture, or another checkpoint",
+        fix="use a newer image that has the architecture, or another checkpoint",
         source="vllm-ultimate-dgx-spark",
         compute=_through_transformers,
     ),
@@ -188,7 +189,7 @@ RULES = (
         cause="a layer got a tensor of another size than its weights: the model's code in this"
               " image"
               " does not fit this checkpoint ({what})",
-        fix="take a newer image; if LoRA adapters or a draft model are set, check that they were"
+        fix="use a newer image; if LoRA adapters or a draft model are set, check that they were"
              " made for this model",
         source="torch",
         rank=Rank.GENERAL,
@@ -201,7 +202,7 @@ RULES = (
                   r" no attribute '(?P<name>\w+)'",),
         cause="the model's config ({config}) has no {name}, which this vLLM's code for the model"
               " reads: the image's transformers and vLLM, or the model, are of different versions",
-        fix="take a newer image (or the one that the model's page names); if config.json was edited"
+        fix="use a newer image (or the one that the model's page names); if config.json was edited"
              " or is of an older revision, fetch it again",
         source="ml-fastvlm#28; vllm#47867",
         rank=Rank.GENERAL,
@@ -215,7 +216,7 @@ RULES = (
                   r"(?P<name>preprocessor_config\.json) (?:not found|is missing)"),
         cause="the model's processor for images, video or audio ({name}) fails in this image",
         fix=("set language-model-only: true to serve text alone",
-             "check that preprocessor_config.json belongs to the checkpoint; take the image that"
+             "check that preprocessor_config.json belongs to the checkpoint; use the image that"
              " the"
              " model's page names"),
         source="vllm/multimodal/processing.py",

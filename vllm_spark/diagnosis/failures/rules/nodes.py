@@ -133,7 +133,7 @@ RULES = (
         patterns=(r"Current node has no GPU available", r"Cannot provide a placement group",
                   r"number of required \w+s exceeds the total number of available",
                   r"No available node types can fulfill resource request"),
-        cause="Ray has not the GPUs that the parallel sizes ask for, or not under this address",
+        cause="Ray does not have the GPUs that the parallel sizes ask for, or not at this address",
         fix="look at `ray status`: every node must be there, with its GPU; set VLLM_HOST_IP on"
              " each node to the address that Ray uses",
         source="v1/executor/ray_utils.py; spark-vllm-docker#227",

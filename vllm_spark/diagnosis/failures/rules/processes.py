@@ -19,8 +19,8 @@ def _signal(values: Values) -> Values | None:
     how = {
         "SIGKILL": _OUT_OF_MEMORY,
         "SIGBUS": "set container.ipc: host (docker --ipc=host), or --shm-size=8g",
-        "SIGILL": "take an image built for this processor",
-    }.get(name, "look at `dmesg` on the host; start once with enforce-eager: true; take a newer"
+        "SIGILL": "use an image built for this processor",
+    }.get(name, "look at `dmesg` on the host; start once with enforce-eager: true; use a newer"
                 " image")  # fmt: skip
     why = {
         "SIGKILL": ", as the kernel does when memory runs out",
@@ -44,12 +44,13 @@ RULES = (
     Rule(
         id="engine_step_timeout",
         patterns=(r"RPC call to (?P<method>\w+) timed out",
-                  r"(?P<method>execut\w+) (?:timed out|timeout)"),
+                  r"(?P<method>execut\w+) (?:timed out|timeout)",
+                  r"(?P<method>RayChannelTimeoutError)"),
         cause="the GPU's work ({method}) did not come to an end within vLLM's time limit: it hangs,"
-              " a worker died, or it only was slow",
+              " a worker died, or it was only slow",
         fix="look at memory and `dmesg` on the host (on a Spark: keep 8 to 10 GiB free), on several"
              " nodes at the log of every worker; raise VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS if it"
-             " only was slow",
+             " was only slow",
         source="multiproc_executor.py; spark-vllm-docker#321",
     ),
     Rule(
@@ -87,7 +88,7 @@ RULES = (
                   r"(?P<what>Segfault) encountered", r"\b(?P<what>Segmentation fault)\b",
                   r"\b(?P<what>SIG(?:SEGV|ILL|ABRT)) received at"),
         cause="a process ended by a fault of its own code ({what}) while {phase}",
-        fix="look at `dmesg` on the host; start once with enforce-eager: true; take another image,"
+        fix="look at `dmesg` on the host; start once with enforce-eager: true; use another image,"
              " without packages installed over it",
         source="faulthandler; torch's handler; bash",
         rank=Rank.HINT,
@@ -144,14 +145,14 @@ EXIT_CODES = {
           "the command of nvcr.io/nvidia/vllm begins with `vllm serve`; that of vllm/vllm-openai"
           " has the flags only"),
     132: ("the image uses instructions that this processor lacks (SIGILL)",
-          "take an image built for this processor"),
-    134: ("the process aborted itself (SIGABRT)", "read the last lines; take another image"),
+          "use an image built for this processor"),
+    134: ("the process aborted itself (SIGABRT)", "read the last lines; use another image"),
     135: ("the process was ended by SIGBUS: /dev/shm is too small",
           "set container.ipc: host (docker --ipc=host), or --shm-size=8g"),
-    136: ("an arithmetic fault ended the process (SIGFPE)", "take another image"),
+    136: ("an arithmetic fault ended the process (SIGFPE)", "use another image"),
     137: ("killed (SIGKILL) without a word in the log: most likely for memory", _OUT_OF_MEMORY),
     139: ("a segmentation fault ended the process (SIGSEGV)",
-          "look at `dmesg` on the host; take another image; remove packages installed over it"),
+          "look at `dmesg` on the host; use another image; remove packages installed over it"),
 }  # fmt: skip
 """What an exit code means when the log itself gives no cause: cause and fix."""
 

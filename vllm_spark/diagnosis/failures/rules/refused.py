@@ -1,4 +1,4 @@
-"""Combinations that vLLM refuses: each is told by the setting that has to change.
+"""Combinations that vLLM refuses, each explained by the setting that has to change.
 
 vLLM has hundreds of sentences of the form "X is not supported with Y". They share no wording, but
 they name what they are about; the table below maps those words to the flag that a user can change.
@@ -28,7 +28,7 @@ _SETTINGS: tuple[tuple[str, str, str], ...] = (
      " the message says"),
     (r"\blora\b", "enable-lora", "remove enable-lora and lora-modules, or change them as it says"),
     (r"bitsandbytes|\bBNB\b|quantiz|\bquant\b|\bgptq\b|\bawq\b|marlin|nvfp4|mxfp4", "quantization",
-     "remove quantization, or take a checkpoint with another quantization"),
+     "remove quantization, or use a checkpoint with another quantization"),
     (r"expert[-_ ]parallel|\bEPLB\b|all2all", "enable-expert-parallel",
      "remove enable-expert-parallel (and enable-eplb, all2all-backend)"),
     (r"pipeline[-_ ]parallel|\bPP\b", "pipeline-parallel-size", "set pipeline-parallel-size: 1"),
@@ -95,7 +95,8 @@ _REFUSES = (r"(?:not (?:yet )?(?:be )?(?:supported|implemented|compatible|allowe
             r"|mutually exclusive"
             r"|[Cc]an't determine|conflicts? with|must (?:be|match|not|divide|have)|should be"
             r"|requires?"
-            r"|please (?:adjust|disable|set|use)|(?i:unknown|invalid|unexpected))")  # fmt: skip
+            r"|(?i:please) (?:adjust|disable|set|use)"
+            r"|(?i:unknown|invalid|unexpected))")  # fmt: skip
 
 RULES = (
     Rule(
@@ -127,7 +128,7 @@ RULES = (
         id="lora_unsupported_by_model",
         patterns=(r"(?P<why>\b\w{1,80} does not support LoRA yet)",),
         cause="this vLLM cannot serve LoRA adapters with this model: {why}",
-        fix="remove enable-lora and lora-modules, merge the adapter into the weights, or take a"
+        fix="remove enable-lora and lora-modules, merge the adapter into the weights, or use a"
             " newer"
              " image",
         source="v1/worker/lora_model_runner_mixin.py",
@@ -161,7 +162,7 @@ RULES = (
         frame=r"mamba_utils\.py|_mamba_block_aligned_split|single_type_kv_cache_manager.{0,80}[Mm]amba",
         cause="prefix caching of a Mamba (hybrid) model fails ({what}): it is experimental in this"
               " release",
-        fix="set no-enable-prefix-caching, or take a newer image",
+        fix="set no-enable-prefix-caching, or use a newer image",
         source="vllm#44637; LMCache#3655",
     ),
     Rule(
@@ -171,7 +172,7 @@ RULES = (
         frame=r"kv_connector/v1/offloading|vllm/v1/(?:simple_)?kv_offload/",
         cause="vLLM's KV cache offloading fails ({what}): with hybrid models and prefix caching a"
               " fault of this release",
-        fix="remove kv-offloading-size; or set no-enable-prefix-caching; or take a newer image",
+        fix="remove kv-offloading-size; or set no-enable-prefix-caching; or use a newer image",
         source="vllm#50454",
     ),
     Rule(
@@ -188,15 +189,15 @@ RULES = (
               " flag, or"
               " by a KV connector or KV offloading that cannot work with it)",
         fix="remove disable-hybrid-kv-cache-manager and kv-transfer-config; remove"
-             " kv-offloading-size; or take a newer image, whose connectors may support hybrid"
+             " kv-offloading-size; or use a newer image, whose connectors may support hybrid"
              " models",
         source="vllm#36463; LMCache#2845",
     ),
     Rule(
         id="combination_refused",
-        patterns=(rf"{_KINDS}: (?P<why>(?:.{{0,300}}\b)?{_REFUSES}\b.{{0,300}})",),
+        patterns=(rf"{_KINDS}[:,] (?P<why>(?:.{{0,300}}\b)?{_REFUSES}\b.{{0,300}})",),
         cause="vLLM refuses this combination: {why}",
-        fix="{how}{also}; or take a newer image, if it is not implemented yet",
+        fix="{how}{also}; or use a newer image, if it is not implemented yet",
         source="vllm/config, engine/arg_utils.py, model_executor, v1/worker of 0.13 to 0.33",
         rank=Rank.GENERAL,
         compute=_setting,

@@ -6,7 +6,7 @@ import re
 
 from vllm_spark.diagnosis.failures.rule import Rank, Rule, Values
 
-_UNMODIFIED = ("take an unmodified image (nothing installed over it with pip, no file of it"
+_UNMODIFIED = ("use an unmodified image (nothing installed over it with pip, no file of it"
                " replaced"
                " by a mount)")  # fmt: skip
 # Packages whose kernels or interfaces must be of the version that vLLM was built with.
@@ -38,7 +38,7 @@ RULES = (
         cause="the model's own code (trust-remote-code) does not go with the transformers in this"
               " image: {what}",
         fix="remove trust-remote-code if this vLLM knows the architecture by itself; otherwise pin"
-             " a revision of the model whose code fits, or take an image with the transformers that"
+             " a revision of the model whose code fits, or use an image with the transformers that"
              " the model's page names",
         source="vllm#55845",
     ),
@@ -82,7 +82,7 @@ RULES = (
         cause="tokenizer_config.json was written by transformers 5 (extra_special_tokens is a"
               " list),"
               " and this image has transformers 4",
-        fix="take an image with transformers 5; or correct tokenizer_config.json: remove"
+        fix="use an image with transformers 5; or correct tokenizer_config.json: remove"
              " extra_special_tokens, or make it an object",
         source="ms-swift#8352; mlx-lm#661",
     ),
@@ -95,7 +95,7 @@ RULES = (
         fix=(("set another moe-backend: marlin or flashinfer_cutlass, and linear-backend: marlin,"
               " in place of flashinfer_b12x",
               "set another moe-backend: marlin or flashinfer_cutlass"),
-             "take an image with nvidia-cutlass-dsl 4.5 or newer"),
+             "use an image with nvidia-cutlass-dsl 4.5 or newer"),
         source="vllm#40082",
     ),
     Rule(
@@ -109,7 +109,7 @@ RULES = (
               " for"
               " a dense layer)",
               "set another moe-backend: marlin or flashinfer_cutlass"),
-             "take an image with a newer CUDA and nvidia-cutlass-dsl"),
+             "use an image with a newer CUDA and nvidia-cutlass-dsl"),
         source="vllm#40082",
         unless=r"is not defined for option",
     ),
@@ -138,7 +138,7 @@ RULES = (
                   r" (?P<config>\w{0,60}Config)\s+(?P<name>[\w.]+)\s+Unexpected"
                   r" keyword argument"),
         cause="this release's {config} has no option {name}",
-        fix="remove {name} from the JSON value that sets it, or take the release whose"
+        fix="remove {name} from the JSON value that sets it, or use the release whose"
             " documentation"
              " names it",
         source="Python; pydantic, for every config class of vLLM",
@@ -152,8 +152,9 @@ RULES = (
                   r"|xgrammar"
                   r"|compressed_tensors)[\w.]*' has no attribute '\w+')"),
         cause="two parts of the image are of different versions and do not fit together: {what}",
-        fix=f"{_UNMODIFIED}: remove mounted patches and packages that were installed later; or take"
-             " the release for which the patch or package was made",
+        fix=f"{_UNMODIFIED}: remove mounted patches and packages that were installed later; or use"
+             " the release for which the patch or package was made; an argument that"
+             " mm-processor-kwargs or hf-overrides sets is to be removed there",
         source="spark-vllm-docker#238",
         rank=Rank.GENERAL,
     ),
@@ -199,6 +200,6 @@ RULES = (
 def _missing_module(values: Values) -> Values:
     name = values["module"]
     if name == "ray":
-        return {"how": "take an image that has Ray (NGC images from 26.07 on have none), or use"
+        return {"how": "use an image that has Ray (NGC images from 26.07 on have none), or use"
                        " nnodes, node-rank and master-addr in place of Ray"}  # fmt: skip
-    return {"how": f"take an image that contains {name}, or remove the setting that needs it"}
+    return {"how": f"use an image that contains {name}, or remove the setting that needs it"}

@@ -32,13 +32,13 @@ def _loader(values: Values) -> Values:
         return {
             "why": f"this vLLM's loader for the model{where} cannot load a checkpoint quantized"
             f" with {method}: it has no place for {values['tensor']}",
-            "how": "take a newer image, or the BF16 checkpoint with quantization: fp8",
+            "how": "use a newer image, or the BF16 checkpoint with quantization: fp8",
         }
     if method == "None":
         return {
             "why": f"the weights are quantized (they hold {values['tensor']}) but config.json"
             " does not say how",
-            "how": "take the config.json of the original checkpoint: quantization_config is"
+            "how": "use the config.json of the original checkpoint: quantization_config is"
             " missing in this one",
         }
     return {
@@ -46,7 +46,7 @@ def _loader(values: Values) -> Values:
         f" loader{where} has no place for that: it cannot load this kind of quantized"
         " checkpoint, or config.json lacks its quantization_config",
         "how": "compare quantization_config in config.json with the original's; if it is there,"
-        " take a newer image, or the BF16 checkpoint with quantization: fp8",
+        " use a newer image, or the BF16 checkpoint with quantization: fp8",
     }
 
 
@@ -126,7 +126,7 @@ RULES = (
                   r"AssertionError: (?P<what>Tried to load weights of size .*)"),
         cause="the checkpoint's tensors are not those that this vLLM's code for the model expects"
               " ({what})",
-        fix="take a newer image, if the model is younger than this one; fetch the whole checkpoint"
+        fix="use a newer image, if the model is younger than this one; fetch the whole checkpoint"
              " again, config.json and weights from one revision; of a fine-tune or a quantized copy"
              " compare config.json with the original's",
         source="models/utils.py; weight_utils.py",
