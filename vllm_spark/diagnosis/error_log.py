@@ -257,7 +257,8 @@ class ErrorLog:
     def _match_text(self, text: str, message: str, line: LogLine, block: ErrorBlock) -> bool:
         """Keeps the most telling rule that matches; whether one does."""
         frames = "\n".join(block.frames)
-        for rule in candidates(message):
+        of_a_request = self.serving and bool(line.level) and not block.deadly
+        for rule in candidates(message, hints_only=of_a_request):
             if line.level not in rule.levels:
                 continue
             found = rule.search(text, message)

@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 LONGEST_PASTE = 20_000
 """Lines up to which a log is held in memory to see in which order they stand."""
@@ -45,13 +46,20 @@ _PREFIX = 6  # characters that begin most lines of a log with one prefix
 def as_written(lines: list[str]) -> list[str]:
     """The lines as the program wrote them: one by one, the oldest first."""
     lines = _with_line_ends(lines)
-    times = [found[1] for line in lines if (found := _TIME.search(line, 0, 120))]
-    pairs = list(itertools.pairwise(times))
-    back = sum(later < earlier for earlier, later in pairs)
-    forth = sum(later > earlier for earlier, later in pairs)
+    clocks = [found for line in lines if (found := _TIME.findall(line, 0, 120))]
+    back, forth = _directions([times[0] for times in clocks])
+    if back == forth:  # what saved the log put one time before all its lines
+        back, forth = _directions([times[-1] for times in clocks if len(times) > 1])
     if back > forth or (back == forth and _upside_down(lines)):
         return lines[::-1]
     return lines
+
+
+def _directions(times: list[str]) -> tuple[int, int]:
+    """How often a time is earlier than the one before it, and how often later."""
+    pairs = list(pairwise(times))
+    back = sum(later < earlier for earlier, later in pairs)
+    return back, sum(later > earlier for earlier, later in pairs)
 
 
 def _with_line_ends(lines: list[str]) -> list[str]:

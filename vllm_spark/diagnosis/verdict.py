@@ -16,14 +16,13 @@ How the cause is found, in this order:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
 from vllm_spark.diagnosis.error_log import SHOWN, ErrorLog, Match
-from vllm_spark.diagnosis.failures import CATALOGUE, EXIT_CODES, KILLED_FOR_MEMORY, Rank
+from vllm_spark.diagnosis.failures import EXIT_CODES, KILLED_FOR_MEMORY, Rank
 from vllm_spark.diagnosis.issue_text import issue_text
 from vllm_spark.diagnosis.log_lines import Margin, log_lines
 from vllm_spark.diagnosis.pastes import (
@@ -31,15 +30,13 @@ from vllm_spark.diagnosis.pastes import (
     as_written,
     looks_wrapped,
     repaired,
-    without_spaces,
 )
+from vllm_spark.diagnosis.spaceless import match_without_spaces
 from vllm_spark.diagnosis.start_log import StartLog
 from vllm_spark.redaction import redacted
 
 _STOPPED_BY_SIGNAL = (130, 143)  # 128 + SIGINT, 128 + SIGTERM
 _MESSAGE_LINES = 3
-_NO_ERROR = re.compile(r"(?:INFO|WARNING|DEBUG)(?:\d\d-\d\d|:|\[)|Namespace\(|non-defaultargs")
-_NAMED = ("util", "port", "phase", "weights", "available_kv", "kv_cache_memory_bytes")
 
 
 @dataclass(frozen=True)
@@ -89,25 +86,11 @@ def diagnose(
 
 
 def _without_spaces(lines: list[str], version: str) -> Diagnosis | None:
-    """What a screenshot's text says: the catalogue alone, as no line has its form any more."""
-    squeezed = without_spaces(lines)
-    whole = "\n".join(squeezed)
-    for rule in CATALOGUE:
-        for text, line in zip(squeezed, lines, strict=False):
-            if rule.rank > Rank.GENERAL or _NO_ERROR.search(text):
-                continue
-            found = rule.search_spaceless(text)
-            if found is None or not rule.fits(text, whole):
-                continue
-            values = {"version": version, "model": "the model", "text": text, "message": text}
-            named = {name: value for name, value in found.groupdict().items() if value}
-            explained = rule.explain(
-                {**dict.fromkeys(_NAMED, ""), **values, "frames": whole, **named}
-            )
-            if explained:
-                cause, fix = map(_shown, explained)
-                return Diagnosis("failed", cause, fix, (_shown(line[:SHOWN]),), rule.id)
-    return None
+    match = match_without_spaces(lines, version)
+    if match is None:
+        return None
+    cause, fix, line = map(_shown, match[1:])
+    return Diagnosis("failed", cause, fix, (line[:SHOWN],), match[0])
 
 
 def _joined(head: list[str], following: str, rest: Iterator[str]) -> Iterator[str]:

@@ -44,23 +44,27 @@ ORDER = {rule.id: number for number, rule in enumerate(CATALOGUE)}
 """The place of each rule: of two that match one message, the lower number explains more."""
 
 
-def _by_needle() -> dict[str, set[int]]:
+def _by_needle(least: Rank) -> dict[str, set[int]]:
     index: dict[str, set[int]] = {}
     for number, rule in enumerate(CATALOGUE):
-        for pattern in rule.patterns:
+        for pattern in rule.patterns if rule.rank >= least else ():
             for needle in needles(pattern):
                 index.setdefault(needle, set()).add(number)
     return index
 
 
-_NEEDLES = _by_needle()
+_NEEDLES = _by_needle(Rank.ROOT)
+_NEEDLES_OF_HINTS = _by_needle(Rank.HINT)
 
 
-def candidates(text: str) -> Iterator[Rule]:
-    """The rules that may match a text, the most telling first."""
+def candidates(text: str, *, hints_only: bool = False) -> Iterator[Rule]:
+    """The rules that may match a text, the most telling first.
+
+    `hints_only` leaves those out that name a cause: a request's error is none.
+    """
     lowered = text.lower()
     numbers: set[int] = set()
-    for needle, rules in _NEEDLES.items():
+    for needle, rules in (_NEEDLES_OF_HINTS if hints_only else _NEEDLES).items():
         if needle in lowered:
             numbers |= rules
     return (CATALOGUE[number] for number in sorted(numbers))

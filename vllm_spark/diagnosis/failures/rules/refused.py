@@ -45,13 +45,15 @@ _SETTINGS: tuple[tuple[str, str, str], ...] = (
      "change compilation-config as the message says, or set enforce-eager: true"),
     (r"async[-_ ]scheduling", "async-scheduling", "set no-async-scheduling"),
     (r"sleep[-_ ]mode|cumem", "enable-sleep-mode", "remove enable-sleep-mode"),
-    (r"multi-?modal|mm[-_]\w+|encoder cache|vision|image", "limit-mm-per-prompt",
+    (r"multi-?modal|mm[-_]\w+|encoder cache|vision|\bimages?\b.{0,60}(?:token|prompt|item)",
+     "limit-mm-per-prompt",
      "change limit-mm-per-prompt or mm-processor-kwargs; language-model-only: true serves text"
      " alone"),
     (r"structured[-_ ]output|guided|xgrammar|guidance", "structured-outputs-config",
      "change structured-outputs-config"),
     (r"block[-_ ]size", "block-size", "remove block-size"),
-    (r"runner|pooling|convert", "runner", "change runner or convert: a model for chat is not one"
+    (r"\brunner\b|pooling|--convert", "runner", "change runner or convert: a model for chat is"
+                                                " not one"
                                           " for"
      " embeddings"),
     (r"distributed[-_ ]executor|\bexecutor\b", "distributed-executor-backend",
