@@ -255,6 +255,18 @@ def test_a_kill_of_the_engine_is_told_from_a_log_without_its_reason() -> None:
     assert "memory" not in f"{cut.cause} {cut.fix}"
 
 
+@pytest.mark.parametrize("frame", ["v1/spec_decode/eagle.py", "a.py"])
+def test_an_error_that_was_only_logged_is_no_refused_combination(frame: str) -> None:
+    head = "(EngineCore pid=9) ERROR 11-01 10:00:00 [a.py:1] "
+    logged = [
+        BANNER,
+        head + "Traceback (most recent call last):",
+        head + f'  File "/site-packages/vllm/{frame}", line 1, in probe',
+        head + "ValueError: speculative decoding is not supported with this backend",
+    ]
+    assert diagnose(logged).verdict == "unknown"
+
+
 def test_a_host_that_froze_is_no_healthy_server() -> None:
     boot = "-- Boot 3f1c2b0a9d7e4f55a1f0c1d2e3f40516 --"
     assert diagnose([BANNER, READY, boot]).rule == "host_rebooted"

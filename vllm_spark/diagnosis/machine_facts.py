@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 _EXIT = re.compile(
-    r"^# exit (-?\d{1,5}) after|\bExited \((\d{1,5})\)"
+    r"^# exit (-?\d{1,5}) after|^Exited \((\d{1,5})\)"
     r"|\b(?:exited|terminated) with (?:exit )?code:? (\d{1,5})$"
     r"|Main process exited, code=(?:exited|killed|dumped), status=(\d{1,5})/"
     r"|^\s*\"?Exit ?Code\"?:\s+(\d{1,5}),?$"
@@ -26,11 +26,10 @@ _SHUTDOWN = re.compile(
     r"|System is (?:rebooting|powering down)|The system will (?:reboot|power off)"
     r"|reboot: (?:Restarting|Power down)|Shutting down\.$|Journal stopped"
 )
+# Not "Waiting for 1 local core engine proc(s) to start", which every slow start prints.
 _WAITS = re.compile(
-    r"No available shared memory broadcast block found in (?P<seconds>\d+) ?s"
-    r"|Waiting for \d+ (?:local|remote)[\w, ]* (?:core engine )?proc"
-    r"|Waiting for (?:init|creating) (?P<what>[\w ]+)"
-    r"|(?:waiting for|Still waiting).{0,60}(?:node|rank|worker)s? "
+    r"No available (?:shared memory broadcast )?block found in \d+ ?s"
+    r"|[Ww]aiting for (?:other |all |\d+ )?(?:remote )?(?:nodes?|ranks?|workers?)\b"
 )
 
 

@@ -307,7 +307,11 @@ class LogDiagnosis:
                 and (match.changes >= 0 or not match.line.level)
             )
             or match.rule.rank >= Rank.HINT
-            or (quiet and match.changes == self.start.changes)
+            or (
+                quiet
+                and match.changes == self.start.changes
+                and not (match.rule.deaths_only and match.line.level)
+            )
         ]
         best = min(
             usable,

@@ -59,6 +59,7 @@ class Rule:
     an alternative may have several wordings, for different releases.
     `anywhere` marks what the system says, which counts outside of a traceback too.
     `about_flags` marks a fix that names flags because the release lacks them.
+    `deaths_only` marks a rule so broad that an error that was only logged does not count.
     `root_of` lists rules whose match this one explains, if both match: a kernel's own complaint is
     the root of the CUDA error that follows it.
     `source` names the thread or the program that the text comes from.
@@ -77,6 +78,7 @@ class Rule:
     anywhere: bool = False
     root_of: tuple[str, ...] = ()
     about_flags: bool = False
+    deaths_only: bool = False
     levels: frozenset[str] = field(default=frozenset({"", "ERROR", "CRITICAL"}))
 
     @cached_property

@@ -72,6 +72,7 @@ RULES = (
         source="vllm#50454, vllm#44637 and others: the frame is the only clue",
         rank=Rank.GENERAL,
         compute=_part,
+        deaths_only=True,
         unless=r"(?i)CUDA|NCCL|cublas|out of memory|No space|Permission denied|nvml|gloo|Address",
     ),
 )  # fmt: skip

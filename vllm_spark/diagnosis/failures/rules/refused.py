@@ -203,6 +203,7 @@ RULES = (
         source="vllm/config, engine/arg_utils.py, model_executor, v1/worker of 0.13 to 0.33",
         rank=Rank.GENERAL,
         compute=_setting,
+        deaths_only=True,
         unless=r"CUDA|cutlass|Sinks are|No such file|failed to be inspected",
     ),
     Rule(
