@@ -113,12 +113,14 @@ def test_a_known_text_is_explained_by_its_rule(text: dict[str, Any]) -> None:
 
 
 def test_every_rule_has_a_text_in_which_it_was_seen() -> None:
-    assert {rule.id for rule in CATALOGUE} == {text["rule"] for text in TEXTS}
+    files = ("failure_texts.yaml", "cases/logs.yaml", "cases/public.yaml")
+    seen = [text["rule"] for name in files for text in yaml.safe_load((DATA / name).read_text())]
+    assert {rule.id for rule in CATALOGUE} == set(filter(None, seen))
 
 
-def test_every_rule_names_its_source_its_versions_and_what_to_do() -> None:
+def test_every_rule_names_its_source_and_what_to_do() -> None:
     for rule in CATALOGUE:
-        assert rule.cause and rule.fix and rule.source and rule.versions, rule.id
+        assert rule.cause and rule.fix and rule.source, rule.id
 
 
 @pytest.mark.parametrize(
@@ -131,8 +133,8 @@ def test_every_rule_names_its_source_its_versions_and_what_to_do() -> None:
         ("address_space_limit", "594.00 MiB while 125.57 GiB", "ulimit -v"),
         ("port_taken", "port 8099", "endpoint.port"),
         ("flag_unknown_misspelt", "--max-model-length2", "write max-model-len"),
-        ("flag_unknown_removed", "--swap-space 4", "vLLM 0.18.0 dropped it"),
-        ("flag_unknown_removed", "--disable-log-requests", "remove disable-log-requests"),
+        ("flag_unknown_removed", "--swap-space 4", "vLLM 0.18.0 removed it"),
+        ("flag_unknown_removed", "--disable-log-requests", "disable-log-requests: "),
         ("flag_value", "EOF while parsing an object", "--compilation-config"),
         ("model_path_missing", "/models/does-not-exist does not exist", "mount"),
         ("quantization_config_missing", "w2_weight_scale_inv", "config.json"),

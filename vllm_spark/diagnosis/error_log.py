@@ -1,6 +1,6 @@
 """What a log says of failure: the deaths, and the rules of the catalogue that match.
 
-Read once, line by line, in constant memory. What it all means is decided in diagnosis.py.
+Reads once, line by line, in constant memory. What it all means is decided in verdict.py.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from collections import deque
 from dataclasses import dataclass
 
 from vllm_spark.diagnosis.error_blocks import ErrorBlock, ErrorBlocks
-from vllm_spark.diagnosis.failures import CATALOGUE, Rule
-from vllm_spark.diagnosis.log_lines import LogLine
+from vllm_spark.diagnosis.failures import ORDER, Rule, candidates
+from vllm_spark.diagnosis.log_lines import KERNEL, LogLine
+from vllm_spark.diagnosis.machine_facts import MachineFacts
+from vllm_spark.diagnosis.server_facts import ServerFacts
 from vllm_spark.diagnosis.start_log import Phase, StartLog
 
 SHOWN = 500
 """Characters of a line that are kept to be shown."""
 
 _MOST_MATCHES = 60
-_MATCHES_OF_A_RULE = 3  # the same error as worker, engine and API server tell it
+_MATCHES_OF_A_RULE = 3  # the same error as worker, engine and API server report it
 _LINES_AHEAD = 8
 
 _SAYS_SO_ONLY = re.compile(
@@ -28,28 +30,25 @@ _SAYS_SO_ONLY = re.compile(
     r"|RuntimeError: Executor failed|MQLLMEngine is already dead"
     r"|Engine (?:process \(pid \d+\)|loop has) died"
     r"|object has no attribute 'workers'"
+    r"|Model architectures \[[^\]]*\] failed to be inspected"
     r"|RuntimeError: NCCL error: unhandled \w+ error"  # "run with NCCL_DEBUG=INFO for details"
+)
+# vLLM hands on what another process raised: the quoted words are the exception.
+_QUOTES = re.compile(
+    r"(?:Worker failed with error|Call to \w+ method failed:|Caught exception:) ?'?(?P<quoted>.+?)"
+    r"(?:'?, please check the stack trace.*|')?$"
 )
 _REFUSED = re.compile(r"^\S{0,80}(?:vllm|server)[\w .-]{0,40}: error: ")
 _VLLM_FRAME = re.compile(r"\s*File \"[^\"]*\bvllm\b")
 _STOP_LOGGED = re.compile(r"shutdown triggered|received signal=SIG|Received shutdown signal")
-_SERVER_ENDS = re.compile(r"Shutting down")  # uvicorn, whoever asked for it
+_SERVER_ENDS = re.compile(r"Shutting down")  # uvicorn, whatever asked for it
 _STOP_RAISED = re.compile(r"^(?:KeyboardInterrupt|SystemExit|[\w.]*CancelledError)\b")
-_EXIT = re.compile(
-    r"^# exit (-?\d{1,5}) after|^Exited \((\d{1,5})\)"
-    r"|\b(?:exited|terminated) with (?:exit )?code:? (\d{1,5})$"
-)
 _RUN_BEGINS = re.compile(r"API server version|█ +version \d")
 _RETRIED = re.compile(r"thrown while requesting (?:HEAD|GET) |^Retrying in \d")
-# uvicorn listens when all else is done: whoever was answered was answered by a server
+# uvicorn listens only when all else is ready, so an answer proves that the server was up
 _ANSWERED = re.compile(r'^\S+ - "[A-Z]+ /\S* HTTP/[\d.]+" \d{3}')
 _SERVED = re.compile(r'"POST /v1/\S* HTTP/[\d.]+" 200')
-_ARGUMENTS = {
-    "util": re.compile(r"\bgpu[_-]memory[_-]utilization['\"]?[:=\s]\s*([\d.]+)"),
-    "port": re.compile(r"(?:--|['\" (])port['\"]?[:=\s]\s*(\d+)"),
-    "kv_cache_memory_bytes": re.compile(r"\bkv[_-]cache[_-]memory[_-]bytes['\"]?[:=\s]\s*(\w+)"),
-    "model": re.compile(r"(?:[ {(]'?model'?(?:=|: )'|\bvllm serve (?!-)|--model[ =])([^'\s]+)"),
-}
+_LOOKS_RAISED = re.compile(r"^\s*(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Exit)\b:? ?")
 
 
 @dataclass
@@ -80,8 +79,9 @@ class ErrorLog:
 
     `announced`: the first error that ended a process, `death`: the first such whose exception has
     been read. `refused`: argparse's last word. `said`: the first line that only says that
-    something failed elsewhere. `stopped`: the line that tells of a stop from outside.
-    `exit_code`: from the footer of a saved log, signals as 128 + n. `tail`: the last lines.
+    something failed elsewhere. `stopped`: the line that reports a stop from outside, `interrupted`
+    when a process raised it. `alone`: a line that looks like an exception, without a traceback.
+    `tail`: the last lines.
     """
 
     def __init__(self, version: str) -> None:
@@ -90,10 +90,10 @@ class ErrorLog:
 
     def _begin(self) -> None:
         self.start = StartLog()
-        self.exit_code: int | None = None
+        self.facts = ServerFacts()
+        self.machine = MachineFacts()
         self.tail: deque[str] = deque(maxlen=_LINES_AHEAD)
         self.is_vllm = False
-        self._arguments = dict.fromkeys(_ARGUMENTS, "")
         self._answered = False
         self._program_end: ErrorBlock | None = None
         self._forget_errors()
@@ -103,10 +103,23 @@ class ErrorLog:
         self.announced: ErrorBlock | None = None
         self.death: ErrorBlock | None = None
         self._traceback: tuple[ErrorBlock, int] | None = None
+        self._traceback_before: tuple[ErrorBlock, int] | None = None
         self.refused: LogLine | None = None
         self.said: LogLine | None = None
         self.stopped: LogLine | None = None
+        self.interrupted = False
+        self.alone: LogLine | None = None
         self._blocks = ErrorBlocks()
+
+    @property
+    def version(self) -> str:
+        """The release, from the caller or the log; "" where neither knows it."""
+        return self._version or self.start.facts.version or ""
+
+    @property
+    def exit_code(self) -> int | None:
+        """From the footer of a saved log, or systemd; signals as 128 + n."""
+        return self.machine.exit_code
 
     @property
     def serving(self) -> bool:
@@ -133,7 +146,7 @@ class ErrorLog:
     @property
     def lost(self) -> bool:
         """Whether the log says that this server is lost."""
-        return bool(self.death or self.refused or self.said)
+        return bool(self.death or self.refused or self.said or self.machine.rebooted)
 
     def read(self, line: LogLine) -> None:
         """Takes in one line."""
@@ -144,13 +157,12 @@ class ErrorLog:
         text = line.text
         if not text or text.isspace():
             return
-        if not line.level and (exited := _EXIT.search(text)):
-            code = int(next(group for group in exited.groups() if group))
-            self.exit_code = 128 - code if code < 0 else code
+        if not line.level:
+            self.machine.read(text, line.process == KERNEL)
         if text.startswith("# exit "):
             return
         if text.startswith("# argv:"):
-            self._read_arguments(text)
+            self.facts.read_arguments(text)
             return
         self.tail.append(line.raw[:SHOWN])
         self.is_vllm = self.is_vllm or bool(line.origin or _VLLM_FRAME.match(text))
@@ -172,8 +184,9 @@ class ErrorLog:
         elif _RUN_BEGINS.search(text) and self._ended:
             self._begin()  # Docker restarted the container: the log of the last run counts
             self.start.read(line)
-        elif "non-default args" in text or "args: Namespace" in text or "LLM engine (v" in text:
-            self._read_arguments(text)
+        elif not self.facts.read_arguments(text):
+            self.facts.read(text)
+            self.machine.read_message(text)
 
     def _forgive(self) -> None:
         """It answers again: only a task had failed."""
@@ -181,19 +194,17 @@ class ErrorLog:
         for match in self.matches:
             match.block.deadly = match.block.deadly and not match.block.task_only
 
-    def _read_arguments(self, text: str) -> None:
-        for name, pattern in _ARGUMENTS.items():
-            if not self._arguments[name] and (found := pattern.search(text)):
-                self._arguments[name] = found[1].rstrip(",")
-
     def _read_error(self, line: LogLine) -> None:
         text = line.text
         refused = not line.level and bool(_REFUSED.match(text))
         if refused and self._ended:
             self._begin()  # argparse speaks before the banner: this is a run of its own
             self.tail.append(line.raw[:SHOWN])
-        says_so_only = bool(_SAYS_SO_ONLY.search(text))
+        quoted = _QUOTES.search(text)
+        says_so_only = not quoted and bool(_SAYS_SO_ONLY.search(text))
         if line.level == "WARNING":
+            self.facts.read(text)
+            self.machine.read_message(text)
             if says_so_only and not self.stopped:
                 self.said = self.said or line
             self._match(line, ErrorBlock())
@@ -201,6 +212,8 @@ class ErrorLog:
         block = self._blocks.place(line, self.serving)
         if block is None:
             return
+        if not line.level and not block.exception and _LOOKS_RAISED.match(text):
+            self.alone = line
         if block.from_the_top and block.exception is line:
             over = self.refused or self._program_end
             if over and over is not block and not line.process:
@@ -208,13 +221,18 @@ class ErrorLog:
                 self.tail.append(line.raw[:SHOWN])
             self._program_end = block
         if block.deadly and _STOP_RAISED.match(text):
+            self.interrupted = self.interrupted or self.stopped is None
             self.stopped = self.stopped or line
             self.announced = None
             block.deadly = False
         elif says_so_only:
             if not self.stopped:
                 self.said = self.said or line
+            if block.exception and block is self.death:  # a later line of what seemed the cause
+                self.death = None
+                self._traceback = self._traceback_before
         elif block.exception is line:
+            self._traceback_before = self._traceback
             self._traceback = block, self.start.changes
             if block.deadly and not self.stopped:
                 self.death = self.death or block
@@ -222,46 +240,97 @@ class ErrorLog:
             self.announced = self.announced or block
         if refused:
             self.refused = self.refused or line
+        if block.exception is None and (not line.level or "LLM engine (v" in text):
+            self.facts.read_arguments(text)  # the command, pasted above its output
         self._match(line, block)
 
     def _match(self, line: LogLine, block: ErrorBlock) -> None:
         self._complete(line, block)
-        if _RETRIED.search(line.text):
+        if _RETRIED.search(line.text) or len(self.matches) >= _MOST_MATCHES:
             return
-        if len(self.matches) >= _MOST_MATCHES:
+        quoted = _QUOTES.search(line.text)
+        if quoted and self._match_text(quoted["quoted"], quoted["quoted"], line, block):
             return
-        for rule in CATALOGUE:
-            found = rule.search(line.text) if line.level in rule.levels else None
-            if found is None or rule.frame not in block.frame:
+        message = "\n".join(block.message) if block.exception else line.text
+        self._match_text(line.text, message, line, block)
+
+    def _match_text(self, text: str, message: str, line: LogLine, block: ErrorBlock) -> bool:
+        """Keeps the most telling rule that matches; whether one does."""
+        frames = "\n".join(block.frames)
+        of_a_request = self.serving and bool(line.level) and not block.deadly
+        for rule in candidates(message, hints_only=of_a_request):
+            if line.level not in rule.levels:
                 continue
-            values = {**self._context(), **_filled(found)}
+            found = rule.search(text, message)
+            if found is None or not rule.fits(message, frames):
+                continue
+            values = {
+                **self._context(),
+                "message": message,
+                "frames": frames,
+                "text": text,
+                **_filled(found),
+            }
             if rule.explain(values) is None:
                 continue
-            if sum(match.rule is rule for match in self.matches) < _MATCHES_OF_A_RULE:
-                position = len(line.raw) - len(line.text) + found.start()
-                changes = -1 if self.serving else self.start.changes
-                self.matches.append(Match(rule, values, line, position, block, changes))
+            self._keep(Match(rule, values, line, _position(line, found), block, self._changes))
+            return True
+        return False
+
+    @property
+    def _changes(self) -> int:
+        return -1 if self.serving else self.start.changes
+
+    def _keep(self, match: Match) -> None:
+        """Adds a match; of one exception's lines only the most telling one stays."""
+        of_message = [
+            known
+            for known in self.matches
+            if known.block is match.block
+            and match.block.exception is not None
+            and known.line.raw in match.block.lines
+        ]
+        if of_message:
+            if ORDER[match.rule.id] < ORDER[of_message[0].rule.id]:
+                match.line = of_message[0].line if match.line.level else match.line
+                self.matches[self.matches.index(of_message[0])] = match
             return
+        if sum(known.rule is match.rule for known in self.matches) < _MATCHES_OF_A_RULE:
+            self.matches.append(match)
 
     def _complete(self, line: LogLine, block: ErrorBlock) -> None:
-        for match in self.matches:
+        """A later line of a message may complete a match, or show that its rule does not fit."""
+        for match in [m for m in self.matches if m.block is block and m.lines_ahead]:
+            match.lines_ahead -= 1
             pattern = match.rule.compiled_detail
-            if pattern and match.lines_ahead and match.block is block:
-                match.lines_ahead -= 1
-                if found := pattern.search(line.text):
-                    match.values.update(_filled(found))
-                    match.detail, match.lines_ahead = line.raw[:SHOWN], 0
+            if pattern and (found := pattern.search(line.text)):
+                match.values.update(_filled(found))
+                match.detail, match.lines_ahead = line.raw[:SHOWN], 0
+            if match.raised and match.rule.unless:
+                message = "\n".join(block.message)
+                if not match.rule.fits(message, match.values["frames"]):
+                    self.matches.remove(match)
 
     def _context(self) -> dict[str, str]:
         facts = self.start.facts
+        settings = self.facts.settings
         return {
-            **self._arguments,
-            "model": self._arguments["model"] or "the model",
-            "version": self._version or facts.version or "",
+            **settings,
+            **self.facts.chosen,
+            "util": settings.get("gpu_memory_utilization", ""),
+            "port": settings.get("port", ""),
+            "kv_cache_memory_bytes": settings.get("kv_cache_memory_bytes", ""),
+            "model": settings.get("model") or "the model",
+            "version": self.version,
             "phase": self.doing,
             "weights": str(facts.weights_gib or ""),
             "available_kv": str(facts.available_kv_gib or ""),
         }
+
+
+def _position(line: LogLine, found: re.Match[str]) -> int:
+    at = line.raw.find(found[0].split("\n")[0])
+    return max(at, 0)
 
 
 def _filled(found: re.Match[str]) -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""One line of a vLLM log, taken apart: who wrote it, how grave it is, what it says.
+"""One line of a vLLM log, taken apart: which process wrote it, its level, its message.
 
-Every version of vLLM writes its lines a little differently and every way of saving a log adds
-something in front. Whoever reads logs (the progress reader, the diagnosis) wants the message and
-nothing else, so the forms are known here and nowhere else.
+Every release of vLLM writes its lines a little differently, and every way of saving a log adds
+something in front. The readers of logs (progress, diagnosis) want the message and nothing else, so
+the forms are known here and nowhere else.
 """
 
 from __future__ import annotations
@@ -15,30 +15,48 @@ from dataclasses import dataclass
 LONGEST_TEXT = 6000
 """Characters of one line that are looked at. Lists of 300 architectures end nothing useful."""
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+KERNEL = "kernel"
+"""The `process` of a line of the kernel, from a journal or from dmesg."""
+
+# A paste may have lost the escape character, or show it as "^[" or "\x1b".
+_COLOUR = re.compile(
+    r"(?:\x1b|\^\[|\\x1b|\\u001b|\\033|\\e|\N{SYMBOL FOR ESCAPE}|\N{REPLACEMENT CHARACTER})?"
+    r"\[(?:\d{1,3}(?:;\d{1,3})*)?[mK]"
+    r"|\x1b\[[0-9;]*[A-Za-z]"
+)
 # compose's "name-1  | " (swarm's "name.1.id@node    | "), docker --timestamps (Kubernetes: with
 # "stderr F "), CI clocks in brackets, the journal's "Aug 19 18:34:27 host vllm[8727]: ", kubectl's
-# "[pod/name/container] ", and what a mail or an issue puts in front of a process
-_CLOCK = r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?\]?"
+# "[pod/name/container] ", launchers' "[0] [0] ", and what a mail or an issue puts in front
+_CLOCK = r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?\]?"
 _SAVED_WITH = re.compile(
     rf"^(?:[\w.@-]*\s*\|\s"
     rf"|(?:{_CLOCK}|[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d) [\w.-]+ [\w./@-]+\[\d+\]: "
     rf"|{_CLOCK}\s(?:std(?:out|err) [FP] )?"
     r"|\[pod/[^\]\s]+\] "
+    r"|(?:\[\d{1,3}\] ){1,3}"
     r"|[>\s]+(?=\(\w+ pid=\d+\)))+"
+)
+# The kernel's lines: the journal's "Aug 19 18:34:27 host kernel: ", dmesg's "[ 7386.259769] " and
+# "[Wed Aug 19 18:34:27 2026] ".
+_KERNEL = re.compile(
+    rf"(?:(?:{_CLOCK}|[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d) [\w.-]+ kernel: "
+    r"(?:\[ *\d+\.\d{3,9}\] )?"
+    r"|^(?:<\d+>)?\[ *\d{1,9}\.\d{6}\](?:\[ *T?\d+\])? "
+    r"|^\[[A-Z][a-z][a-z] [A-Z][a-z][a-z] +\d{1,2} \d\d:\d\d:\d\d \d{4}\] )"
 )
 # "(EngineCore pid=914) ERROR 11-23 21:07:31 [core.py:1330] ", since 0.10.1 with the process;
 # before that "ERROR 04-17 15:10:09 [engine.py:448] "; Ray's "(RayWorkerWrapper pid=9, ip=10.0.0.1)"
+# in front; "2024-08-22 13:50:25 ERROR 200507 [worker_base.py:148] " of a logger set up elsewhere
 _PROCESS = re.compile(r"\((?P<process>[^()]{0,60}?\bpid=\d+[^()]{0,40})\)\s?")
 _VLLM = re.compile(
-    r"(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+"
+    r"(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+(?:\d{1,9} (?=\[))?"
     r"(?:\d\d-\d\d \d\d:\d\d(?::\d\d)?\s+\[?|\[)(?P<origin>[\w./<>-]+:\d+)\]\s?"
 )
-_RANK = re.compile(r"^\[rank\d+\]:\s?")
+_RANK = re.compile(r"^\[rank\d+\]:\s?(?!\[)")
 _OTHER_LEVELS = re.compile(
     r"^(?P<uvicorn>DEBUG|INFO|WARNING|ERROR|CRITICAL):\s+"
     r"|^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\s+(?:- )?(?P<python>DEBUG|INFO|WARNING|ERROR|CRITICAL)\b"
-    r"|^\[?(?P<glog>[WEIF])\d{4} \d\d:\d\d:\d\d"
+    r"|^(?:\[rank\d+\]:)?\[?(?P<glog>[WEIF])\d{3,4} \d\d:\d\d:\d\d"
     r"|^\S+:\d+: \w*(?P<warnings>Warning): "
 )
 # What never stands behind anything but a margin.
@@ -50,16 +68,19 @@ _AT_THE_LEFT = re.compile(
 )
 _WIDEST_MARGIN = 200
 _GLOG = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "CRITICAL"}
+# A log whose line ends were written as the two characters "\n", as in a JSON field.
+_ESCAPED_END = re.compile(r"(?<!\\)\\r?\\?n")
+_ESCAPED_LINES = re.compile(r"\\n(?:\s*File \\?\"|Traceback \(most|\(\w+ pid=|\w+ \d\d-\d\d \d\d:)")
 
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
     """A line without what stands in front of the message.
 
-    `process` is "EngineCore pid=914", "" where the line names none. `level` is Python's name, ""
-    for a bare line (a traceback, a progress bar, another program's output). `origin` is
-    "core.py:1330" or "". `text` keeps its indentation, which tells frames from exceptions. `raw`
-    is the whole line without colours and line end.
+    `process` is "EngineCore pid=914", `KERNEL`, or "" where the line names none. `level` is
+    Python's name, "" for a bare line (a traceback, a progress bar, another program's output).
+    `origin` is "core.py:1330" or "". `text` keeps its indentation, which tells frames from
+    exceptions. `raw` is the whole line without colours and line end.
     """
 
     process: str
@@ -107,8 +128,10 @@ def log_lines(chunk: str, margin: Margin | None = None) -> Iterator[LogLine]:
     """
     if chunk.startswith('{"'):
         chunk = _unwrapped(chunk)
-    if "\x1b" in chunk:
+    if "[" in chunk:
         chunk = _COLOUR.sub("", chunk)
+    if "\\n" in chunk and _ESCAPED_LINES.search(chunk):
+        chunk = _ESCAPED_END.sub("\n", chunk).replace('\\"', '"')
     for raw in re.split(r"[\r\n]+", chunk) if "\r" in chunk or "\n" in chunk else (chunk,):
         if raw:
             yield _parsed(raw, margin.width(raw) if margin else 0)
@@ -137,6 +160,8 @@ def _parsed(raw: str, margin: int) -> LogLine:
         named = _PROCESS.search(raw, 0, header.start())
         process = named["process"] if named else ""
         return LogLine(process, header["level"], header["origin"], raw[header.end() :], raw)
+    if kernel := _KERNEL.search(raw, 0, 120):
+        return LogLine(KERNEL, "", "", raw[kernel.end() :], raw)
     text = _SAVED_WITH.sub("", raw[margin:])
     process = ""
     while named := _PROCESS.match(text):  # a test runner's or Ray's in front of vLLM's own

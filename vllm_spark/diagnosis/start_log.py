@@ -1,9 +1,9 @@
 """Where a starting vLLM stands, read from its log line by line.
 
-A start is silent for minutes to whoever only asks `/health`: nothing listens before it is over
-(291 s cold on an H200, twenty minutes with a download on a Spark). The log knows the phase, how
-much of it is done and, at the end, how much fits. Read once, in constant memory; no clock inside,
-so that the same lines always give the same answer.
+Nothing listens on `/health` until a start is over (291 s cold on an H200, twenty minutes with a
+download on a Spark). The log shows the phase, how much of it is done and, at the end, how much
+fits. It is read once, in constant memory. There is no clock inside, so the same lines always give
+the same answer.
 
 Texts are those of vLLM 0.8 to 0.33 (its sources and logs), bars those of tqdm and huggingface_hub.
 """
@@ -18,7 +18,7 @@ from vllm_spark.diagnosis.log_lines import LogLine, log_lines
 
 
 class Phase(Enum):
-    """The phases of a start, as a person would name them."""
+    """The phases of a start, in plain words."""
 
     STARTING = "starting"
     RESOLVING = "resolving the model"

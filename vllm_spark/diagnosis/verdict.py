@@ -3,29 +3,40 @@
 How the cause is found, in this order:
 
 1. Only errors can be causes: lines of level ERROR, and bare lines (tracebacks, argparse, the
-   kernel, docker). INFO and WARNING never are: no argument, advice or retry is a cause.
+   kernel, Docker). INFO and WARNING never are: no argument, advice or retry is a cause.
 2. What the log survived is no cause. `Application startup complete` voids all before it; a phase
    that opens after an error voids it, unless that error ended a process.
-3. What the death of a process says (error_blocks.py) wins over what was said elsewhere.
+3. What the death of a process says (error_blocks.py) wins over what was said elsewhere. A death
+   that only points elsewhere lets the errors of the same phase count.
 4. Among matches the more telling rule wins (`Rank`), then the earlier line: workers fail before
    the engine, the engine before the API server, and in a chain the root stands first.
-   "See root cause above" is never a cause.
+   "See root cause above" is never a cause, unless it quotes it.
 5. A failure without a rule is quoted and called unknown; a cause is never guessed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from vllm_spark.diagnosis.error_log import SHOWN, ErrorLog, Match
 from vllm_spark.diagnosis.failures import EXIT_CODES, KILLED_FOR_MEMORY, Rank
+from vllm_spark.diagnosis.issue_text import issue_text
 from vllm_spark.diagnosis.log_lines import Margin, log_lines
+from vllm_spark.diagnosis.pastes import (
+    LONGEST_PASTE,
+    as_written,
+    looks_wrapped,
+    repaired,
+)
+from vllm_spark.diagnosis.spaceless import match_without_spaces
 from vllm_spark.diagnosis.start_log import StartLog
 from vllm_spark.redaction import redacted
 
 _STOPPED_BY_SIGNAL = (130, 143)  # 128 + SIGINT, 128 + SIGTERM
+_MESSAGE_LINES = 3
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,8 @@ class Diagnosis:
     """What became of a server. `evidence` are lines of its log, secrets taken out.
 
     `healthy`: it served, whether or not it was stopped later. `failed`: it will not serve.
-    `unknown`: the log does not decide. `rule` is the id in the catalogue, "" without one.
+    `unknown`: the log does not decide. `rule` is the id in the catalogue, "" without one. `issue`
+    is the text of an issue for a failure that the catalogue lacks, else "".
     """
 
     verdict: Literal["failed", "healthy", "unknown"]
@@ -41,6 +53,7 @@ class Diagnosis:
     fix: str
     evidence: tuple[str, ...] = ()
     rule: str = ""
+    issue: str = ""
 
 
 def diagnose(
@@ -50,11 +63,47 @@ def diagnose(
     oom_killed: bool = False,
     version: str | None = None,
 ) -> Diagnosis:
-    """The verdict on a whole log, with or without the header and footer of a saved one."""
+    """The verdict on a whole log, with or without the header and footer of a saved one.
+
+    A paste may be damaged: newest line first, wrapped, without its spaces. Where the lines as they
+    stand explain nothing, they are read again as they may have been.
+    """
+    rest = iter(lines)
+    head = list(islice(rest, LONGEST_PASTE))
+    following = next(rest, None)
+    if following is not None:  # a whole log, not a paste: read once, in constant memory
+        return _read(_joined(head, following, rest), version).diagnosis(exit_code, oom_killed)
+    head = as_written(head)
+    first = _read(head, version)
+    found = first.diagnosis(exit_code, oom_killed)
+    if found.verdict == "healthy" or (first.explained and not looks_wrapped(head)):
+        return found
+    readings = [_read(reading, version) for reading in repaired(head)]
+    best = min((first, *readings), key=lambda reading: reading.rank)
+    if best is not first and (best.explained or found.verdict == "failed"):
+        return best.diagnosis(exit_code, oom_killed)
+    return _without_spaces(head, version or first.version) or found
+
+
+def _without_spaces(lines: list[str], version: str) -> Diagnosis | None:
+    match = match_without_spaces(lines, version)
+    if match is None:
+        return None
+    cause, fix, line = map(_shown, match[1:])
+    return Diagnosis("failed", cause, fix, (line[:SHOWN],), match[0])
+
+
+def _joined(head: list[str], following: str, rest: Iterator[str]) -> Iterator[str]:
+    yield from head
+    yield following
+    yield from rest
+
+
+def _read(lines: Iterable[str], version: str | None) -> LogDiagnosis:
     log = LogDiagnosis(version)
     for line in lines:
         log.feed(line)
-    return log.diagnosis(exit_code, oom_killed)
+    return log
 
 
 class LogDiagnosis:
@@ -75,9 +124,25 @@ class LogDiagnosis:
         return self._log.start
 
     @property
+    def version(self) -> str:
+        """The release, from the caller or the log; "" where neither knows it."""
+        return self._log.version
+
+    @property
     def final(self) -> bool:
         """Whether the log says that this server is lost."""
         return self._log.lost
+
+    @property
+    def explained(self) -> bool:
+        """Whether the catalogue names a cause for what was read."""
+        return self.rank <= Rank.GENERAL
+
+    @property
+    def rank(self) -> int:
+        """How much the catalogue explains of what was read: a `Rank`, higher if nothing."""
+        best = self._best()
+        return best.rule.rank if best else max(Rank) + 1
 
     def feed(self, chunk: str) -> None:
         """Reads a line, or what one read of the log gave."""
@@ -88,9 +153,12 @@ class LogDiagnosis:
         """The verdict on what was read; exit code and OOMKilled are Docker's, where known."""
         log = self._log
         code = log.exit_code if exit_code is None else exit_code
+        oom_killed = oom_killed or log.machine.oom_killed
         if log.lost or log.announced:
             return self._failed(code, oom_killed)
         if log.stopped or code in _STOPPED_BY_SIGNAL:
+            if log.interrupted and self.explained:
+                return self._failed(code, oom_killed)  # raised by what failed, not from outside
             return self._was_stopped(code)
         if oom_killed or code:
             return self._failed(code, oom_killed)
@@ -106,7 +174,7 @@ class LogDiagnosis:
         best = self._best()
         if best and best.rule.rank <= Rank.GENERAL:
             return self._explained(best)
-        return self._undecided()
+        return self._undecided(best)
 
     def _failed(self, code: int | None, oom_killed: bool) -> Diagnosis:
         log, best = self._log, self._best()
@@ -115,15 +183,15 @@ class LogDiagnosis:
         if oom_killed:
             return self._verdict("failed", *self._during(KILLED_FOR_MEMORY), log.tail)
         if code is None and not log.is_vllm and best is None:
-            return self._undecided()
+            return self._undecided(best)
         death = log.death or (None if log.serving else log.traceback)
         if death and death.exception:
-            words = death.exception.text.strip()[:SHOWN]
             return self._verdict(
                 "failed",
-                self._after_serving(f"not in the catalogue of known failures: {words}"),
+                self._after_serving(f"not in the catalogue of known failures: {death.words}"),
                 "read the lines below; search vLLM's issues for them, or try a newer image",
-                (death.exception.raw, death.frame),
+                (*death.lines[:_MESSAGE_LINES], death.frame),
+                asks=True,
             )
         if best and best.rule.rank is Rank.HINT:
             return self._explained(best)
@@ -138,6 +206,7 @@ class LogDiagnosis:
             f"unknown failure: it ended{ended} while {log.doing}, and the log gives no reason",
             "read the last lines below; start again with VLLM_LOGGING_LEVEL=DEBUG",
             refused or log.tail,
+            asks=True,
         )
 
     def _was_stopped(self, code: int | None) -> Diagnosis:
@@ -146,7 +215,7 @@ class LogDiagnosis:
         if log.stopped and log.stopped.level and not log.serving and not self.start.changes:
             return self._verdict(
                 "unknown",
-                "the server was stopped from outside, and the log begins too late to say whether"
+                "the server was stopped from outside, and the log begins too late to show whether"
                 " it had served",
                 "give the log from its beginning",
                 evidence,
@@ -155,7 +224,7 @@ class LogDiagnosis:
             return self._verdict(
                 "failed",
                 f"the start was stopped from outside (SIGTERM) while {self.start.phase.value}",
-                "start again and let it finish; raise the time limit of whoever stopped it"
+                "start again and let it finish; if a time limit stopped it, raise that limit"
                 " (health.timeoutSeconds)",
                 evidence,
             )
@@ -163,7 +232,7 @@ class LogDiagnosis:
             return self._verdict(
                 "healthy",
                 "the server served, was stopped, and killed when the stop timeout ran out",
-                "set a longer stop timeout: open streams hold a vLLM that was asked to stop",
+                "set a longer stop timeout: vLLM finishes open streams before it stops",
                 evidence,
             )
         return self._verdict("healthy", "the server served until it was stopped", "", evidence)
@@ -178,22 +247,44 @@ class LogDiagnosis:
             self._log.tail,
         )
 
-    def _undecided(self) -> Diagnosis:
+    def _undecided(self, best: Match | None) -> Diagnosis:
         log = self._log
         if not log.tail:
             return self._verdict("unknown", "the log is empty", "give the log of a vLLM start", ())
+        if log.traceback and log.traceback.exception:
+            return self._verdict(
+                "unknown",
+                "an error that is not in the catalogue, and no sign that it was the end:"
+                f" {log.traceback.words}",
+                "give the log up to its end, with the exit code",
+                (*log.traceback.lines[:_MESSAGE_LINES], log.traceback.frame),
+                asks=True,
+            )
+        if best and not log.is_vllm:
+            return self._explained(best)
+        if log.alone:
+            return self._verdict(
+                "unknown",
+                f"an exception that is not in the catalogue: {log.alone.text.strip()}",
+                "give the lines before it too: the traceback shows which part of vLLM raised it",
+                (log.alone.raw,),
+                asks=True,
+            )
         if not log.is_vllm:
             return self._verdict(
                 "unknown", "this is no log of a vLLM server", "give the output of `docker logs`",
                 log.tail,
             )  # fmt: skip
-        if log.traceback and log.traceback.exception:
-            words = log.traceback.exception.text.strip()[:SHOWN]
+        if log.machine.waits > 1:
             return self._verdict(
                 "unknown",
-                f"an error that is not in the catalogue, and no sign that it was the end: {words}",
-                "give the log up to its end, with the exit code",
-                (log.traceback.exception.raw, log.traceback.frame),
+                "a process waits for another one that does not answer (the last"
+                f" {log.machine.waits} messages say so): {log.machine.wait}",
+                "read the log of every other node and worker at this time: the one that died or"
+                " hangs has no such line. `py-spy dump --pid PID` shows where a process hangs; on"
+                " several nodes set NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME to each node's own"
+                " interface",
+                log.tail,
             )
         return self._verdict(
             "unknown",
@@ -212,13 +303,17 @@ class LogDiagnosis:
             if match.block.deadly
             or (
                 match.rule.anywhere
-                and not match.raised  # a thread's traceback: somebody survived it
+                and not match.raised  # a thread's traceback: the process survived it
                 and (match.changes >= 0 or not match.line.level)
             )
             or match.rule.rank >= Rank.HINT
-            or (quiet and match.changes == self.start.changes)
+            or (
+                quiet
+                and match.changes == self.start.changes
+                and not (match.rule.deaths_only and match.line.level)
+            )
         ]
-        return min(
+        best = min(
             usable,
             key=lambda match: (
                 max(match.rule.rank, Rank.GENERAL),
@@ -227,6 +322,9 @@ class LogDiagnosis:
             ),
             default=None,
         )
+        if best is None:
+            return None
+        return next((match for match in log.matches if best.rule.id in match.rule.root_of), best)
 
     def _explained(self, match: Match) -> Diagnosis:
         cause, fix = match.rule.explain(match.values) or ("", "")
@@ -236,7 +334,8 @@ class LogDiagnosis:
             raw = ("…" if begin else "") + raw[begin : begin + SHOWN] + "…"
         said = self._log.said.raw if self._log.said and self._log.serving else ""
         frame = match.block.frame if match.rule.frame else ""
-        evidence = (raw, frame, match.detail, said)
+        more = match.block.lines[1:_MESSAGE_LINES] if match.block.exception else []
+        evidence = (raw, *more, frame, match.detail, said)
         cause = self._after_serving(cause)
         return self._verdict("failed", cause, fix, evidence, match.rule.id)
 
@@ -254,11 +353,24 @@ class LogDiagnosis:
         fix: str,
         evidence: Iterable[str],
         rule: str = "",
+        *,
+        asks: bool = False,
     ) -> Diagnosis:
-        lines = dict.fromkeys(_shown(line[: SHOWN + 2]) for line in evidence if line.strip())
-        return Diagnosis(verdict, " ".join(_shown(cause).split()), _shown(fix), tuple(lines), rule)
+        lines = tuple(dict.fromkeys(_shown(line[: SHOWN + 2]) for line in evidence if line.strip()))
+        log = self._log
+        issue = ""
+        if asks:
+            issue = _shown_lines(
+                issue_text(log.version, log.facts.settings, log.facts.chosen, log.doing, lines)
+            )
+        cause = " ".join(_shown(cause[: 2 * SHOWN]).split())
+        return Diagnosis(verdict, cause, _shown(fix), lines, rule, issue)
 
 
 def _shown(text: str) -> str:
     """Without secrets, and without what would move a terminal's cursor."""
     return "".join(c if c.isprintable() else " " for c in redacted(text))
+
+
+def _shown_lines(text: str) -> str:
+    return "\n".join(map(_shown, text.splitlines()))

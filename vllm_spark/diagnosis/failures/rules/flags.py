@@ -1,35 +1,17 @@
-"""Failures that a changed setting fixes: flags, parsers, lengths, quantization, parallel sizes."""
+"""Settings that a release does not know or that contradict the model: flags, lengths, parsers."""
 
 from __future__ import annotations
 
-import difflib
 import re
 
+from vllm_spark.diagnosis.failures.remedies import advice_on_flag
 from vllm_spark.diagnosis.failures.rule import Rank, Rule, Values
-from vllm_spark.flags.argv import canonical
-from vllm_spark.flags.history import KNOWN
-
-
-def _advice(written: str) -> str:
-    """What to do about a flag that the image's parser does not know."""
-    name = canonical(written)
-    flag = KNOWN.get(name.split(".")[0])
-    if flag is None:
-        near = difflib.get_close_matches(name, KNOWN, n=1)
-        return f"write {near[0]} for {name}" if near else f"remove {name} or correct its spelling"
-    if flag.removed:
-        instead = f"write {flag.successor} for {name}" if flag.successor else f"remove {name}"
-        note = f" ({flag.note})" if flag.note else ""
-        return f"{instead}: vLLM {flag.removed} dropped it{note}"
-    if flag.added:
-        return f"remove {name}, or take a newer image: it came with vLLM {flag.added}"
-    return f"remove {name}"
 
 
 def _unknown_flags(values: Values) -> Values:
     flags = re.findall(r"(?:^|\s)(--?[A-Za-z][\w.-]*)", values["flags"])
     version = f" {values['version']}" if values["version"] else ""
-    fix = "; ".join(_advice(flag) for flag in flags)
+    fix = "; ".join(advice_on_flag(flag, values["version"]) for flag in flags)
     return {
         "of_version": version,
         "advice": fix or "remove it: every argument but the model needs a flag before it",
@@ -47,11 +29,6 @@ def _short(values: Values) -> Values:
     return {"choices": shown or "those that `vllm serve --help` names"}
 
 
-def _given(values: Values) -> Values:
-    """pydantic names the setting a line before, and repeats the value."""
-    return {"given": f", not {values['value']}" if values.get("value") else ""}
-
-
 _CHOICES = r"(?P<choices>[^{}()\[\]\"]*)"
 
 RULES = (
@@ -63,12 +40,13 @@ RULES = (
         source="argparse, exit code 2",
         compute=_unknown_flags,
         anywhere=True,
+        about_flags=True,
     ),
     Rule(
         id="flag_choice",
         patterns=(r"error: argument (?P<flag>[^:]+): invalid choice: (?P<value>'[^']*'|\S+)"
                   r"(?: \(choose from (?P<choices>.*?)\)?$)?",),
-        cause="{flag} does not take the value {value}",
+        cause="{flag} does not accept the value {value}",
         fix="set {flag} to one of: {choices}",
         source="argparse, exit code 2",
         compute=_short,
@@ -107,7 +85,6 @@ RULES = (
         cause="enable-reasoning is set without reasoning-parser",
         fix="set reasoning-parser, or remove enable-reasoning",
         source="entrypoints/openai/cli_args.py",
-        versions="0.8 to 0.9",
     ),
     Rule(
         id="tool_parser_unknown",
@@ -194,8 +171,8 @@ RULES = (
     Rule(
         id="quantization_of_plain_checkpoint",
         patterns=(r"Cannot find the config file for (?P<method>[\w-]+)",),
-        cause="quantization {method} is asked for, but the checkpoint is not quantized so",
-        fix="remove quantization, or take a checkpoint that is quantized with {method}",
+        cause="quantization {method} is asked for, but the checkpoint is not quantized that way",
+        fix="remove quantization, or use a checkpoint that is quantized with {method}",
         source="vLLM 0.32 log; weight_utils.py",
     ),
     Rule(
@@ -216,31 +193,6 @@ RULES = (
         source="vLLM 0.26 log; model_loader/__init__.py",
     ),
     Rule(
-        id="lora_missing",
-        patterns=(r"Loading lora (?P<name>\S+) failed: No adapter found for (?P<path>\S+)",),
-        cause="there is no LoRA adapter {name} at {path}",
-        fix="correct the path in lora-modules (as the container sees it), or fetch the adapter",
-        source="vLLM 0.32 log; lora/worker_manager.py",
-    ),
-    Rule(
-        id="lora_rank",
-        patterns=(r"LoRA rank (?P<rank>\d+) is greater than max_lora_rank (?P<most>\d+)",),
-        cause="a LoRA adapter has rank {rank}, more than max-lora-rank {most}",
-        fix="set max-lora-rank to at least {rank}",
-        source="lora/peft_helper.py",
-    ),
-    Rule(
-        id="lora_refused",
-        patterns=(r"ValueError: (?:Call to add_lora method failed: )?(?:While loading )?"
-                  r"(?P<why>\S+(?: is unsupported LoRA weight|, expected target modules in .+))",
-                  r"Call to add_lora method failed: (?P<why>.+)"),
-        cause="vLLM cannot use a LoRA adapter: {why}",
-        fix="train or export the adapter for the modules that vLLM serves (no lm_head or embedding"
-             " weights), or remove it from lora-modules",
-        source="lora/utils.py; lora/lora_model.py",
-        rank=Rank.GENERAL,
-    ),
-    Rule(
         id="world_size_above_gpus",
         patterns=(r"World size \((?P<size>\d+)\) is larger than the number of available GPUs "
                   r"\((?P<gpus>\d+)\)",
@@ -250,7 +202,7 @@ RULES = (
                   r" count \((?P<gpus>\d+)\)"),
         cause="tensor- and pipeline-parallel sizes ask for {size} GPUs, this node has {gpus}",
         fix="set tensor-parallel-size and pipeline-parallel-size to 1 on one Spark; on two, set"
-             " nnodes, node-rank and master-addr (0.11.1 on) or distributed-executor-backend ray",
+             " distributed-executor-backend: ray; or nnodes, node-rank and master-addr on each",
         source="vLLM 0.26 log; config/parallel.py",
     ),
     Rule(
@@ -275,23 +227,10 @@ RULES = (
         id="json_broken",
         patterns=(r"(?:Value error, |JSONDecodeError: )(?P<why>(?:Expecting|Extra data|Unterminated"
                   r"|Invalid)\b.{0,80}?: line \d+ column \d+)",),
-        cause="a text that should be JSON is none: {why}",
+        cause="a value that should be JSON is not: {why}",
         fix="look at the model's *.json files (cut off, an error page?) and at the flags that take"
              " JSON",
         source="Python json, in vllm#26161",
         rank=Rank.GENERAL,
-    ),
-    Rule(
-        id="settings_refused",
-        patterns=(r"^\s*Value error, (?P<why>.+?)(?: \[type=value_error.*)?$",
-                  r"^\s*(?P<why>(?:Input should be|Extra inputs are not permitted|Field required)"
-                  r".*?)"
-                  r"(?: \[type=\w+, input_value=(?P<value>.{1,80}?), input_type=.*| \[type=.*)?$"),
-        cause="vLLM refuses the settings: {why}{given}",
-        fix="change what the message names, then start again",
-        source="pydantic, for every config class of vLLM",
-        versions="0.9 to 0.33",
-        rank=Rank.GENERAL,
-        compute=_given,
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Failures between processes: other nodes, time limits, deaths, and lines that only say so."""
+"""Ends of processes: signals, kills, time limits, and lines that only say that one ended."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ def _signal(values: Values) -> Values | None:
     if not name or not (values.get("code") or "").startswith("-"):
         return None
     how = {
-        "SIGKILL": "look for `oom` in `dmesg` on the host; lower gpu-memory-utilization (on a Spark"
-        " GPU and host share the memory), or raise the container's memory limit",
+        "SIGKILL": _OUT_OF_MEMORY,
         "SIGBUS": "set container.ipc: host (docker --ipc=host), or --shm-size=8g",
-        "SIGILL": "take an image built for this processor",
-    }.get(name, "look at `dmesg` on the host; start once with enforce-eager: true; take a newer"
+        "SIGILL": "use an image built for this processor",
+    }.get(name, "look at `dmesg` on the host; start once with enforce-eager: true; use a newer"
                 " image")  # fmt: skip
     why = {
         "SIGKILL": ", as the kernel does when memory runs out",
@@ -30,75 +29,28 @@ def _signal(values: Values) -> Values | None:
     return {"signal": name, "why": why.get(name, ""), "how": how}
 
 
-_NCCL = ("set NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME to the ConnectX-7 port on every node, and"
-         " read the log of a start with NCCL_DEBUG=INFO")  # fmt: skip
-
 RULES = (
-    Rule(
-        id="nccl",
-        patterns=(r"RuntimeError: NCCL error: (?P<what>unhandled \w+ error)",),
-        cause="the GPUs or nodes cannot talk to each other (NCCL: {what})",
-        fix=_NCCL,
-        source="pynccl_wrapper.py, which leaves the cause to NCCL's own lines",
-        rank=Rank.HINT,
-    ),
-    Rule(
-        id="nccl_failed",
-        patterns=(r"NCCL [Ee]rror(?: \d+)?: (?!unhandled)(?P<what>[^(\n]+\w)",
-                  r"(?P<what>nccl(?:System|Internal|Remote|UnhandledCuda|InvalidUsage)\w*Error)",
-                  r"Bootstrap : (?P<what>no socket interface found)",
-                  r"(?P<what>Gloo connectFullMesh failed)",
-                  r"(?P<what>Watchdog caught collective operation timeout)",
-                  r"NCCL error in: \S+ (?P<what>[^(]+\w)"),
-        detail=r"^(?P<what>(?:Cuda failure|Call to|socket\w*|Error while)\b.{0,120})",
-        cause="the GPUs or nodes cannot talk to each other (NCCL: {what})",
-        fix=_NCCL,
-        source="pynccl_wrapper.py; torch distributed",
-        rank=Rank.GENERAL,
-    ),
-    Rule(
-        id="nodes_do_not_meet",
-        patterns=(r"Dist(?:Store|Network)Error: (?P<what>.{0,120})",
-                  r"client socket has (?P<what>timed out|failed to connect).{0,100}"),
-        cause="the nodes do not find each other: {what}",
-        fix="start every node, with the same master-addr and port, reachable from each other"
-             " (`nc -vz MASTER PORT`)",
-        source="torch c10d",
-    ),
-    Rule(
-        id="ray_has_no_gpu",
-        patterns=(r"Current node has no GPU available", r"Cannot provide a placement group",
-                  r"number of required \w+s exceeds the total number of available"),
-        cause="Ray has not the GPUs that the parallel sizes ask for",
-        fix="look at `ray status`: every node must be there, with its GPU; set VLLM_HOST_IP on"
-             " each node",
-        source="v1/executor/ray_utils.py",
-    ),
-    Rule(
-        id="ray_not_running",
-        patterns=(r"Could not find any running Ray instance", r"RaySystemError: .{0,120}",
-                  r"Failed to connect to (?:GCS|Ray)"),
-        cause="there is no Ray cluster to join",
-        fix="start Ray's head first (`ray start --head`), then the workers, then the server",
-        source="ray",
-    ),
     Rule(
         id="engine_start_timeout",
         patterns=(r"Timed out waiting for engine (?:core processes to start|\w+ to send initial)"
                   r"(?:.*Waited (?P<seconds>\d+))?",
                   r"Did not receive response from front-end process within (?P<minutes>\d+)"),
         cause="the engine was not ready within vLLM's own time limit",
-        fix="set VLLM_ENGINE_READY_TIMEOUT_S (600 by default) above what loading and compiling"
+        fix=("set VLLM_ENGINE_READY_TIMEOUT_S (600 by default) above what loading and compiling"
              " take, 3600 for a first start",
+             "make the start shorter: fetch the weights first, keep the compile cache"),
         source="v1/engine/core_client.py",
     ),
     Rule(
         id="engine_step_timeout",
         patterns=(r"RPC call to (?P<method>\w+) timed out",
-                  r"(?P<method>execut\w+) (?:timed out|timeout)"),
-        cause="the GPU's work ({method}) did not come to an end within vLLM's time limit",
-        fix="look at memory and `dmesg` on the host (on a Spark: keep 8 to 10 GiB free); raise"
-             " VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS if it only was slow",
+                  r"(?P<method>execut\w+) (?:timed out|timeout)",
+                  r"(?P<method>RayChannelTimeoutError)"),
+        cause="the GPU's work ({method}) did not come to an end within vLLM's time limit: it hangs,"
+              " a worker died, or it was only slow",
+        fix="look at memory and `dmesg` on the host (on a Spark: keep 8 to 10 GiB free), on several"
+             " nodes at the log of every worker; raise VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS if it"
+             " was only slow",
         source="multiproc_executor.py; spark-vllm-docker#321",
     ),
     Rule(
@@ -109,9 +61,21 @@ RULES = (
         source="torch; vllm#12754",
     ),
     Rule(
+        id="script_without_main_guard",
+        patterns=(r"(?s)An attempt has been made to start a new process before the\s+current"
+                  r" process"
+                  r" has finished its bootstrapping phase",
+                  r"An attempt has been made to start a new process before the"),
+        cause="the Python program that starts vLLM has no `if __name__ == \"__main__\":` guard, so"
+              " each new process runs it again",
+        fix="put the program's code below `if __name__ == \"__main__\":`, or start the server with"
+             " `vllm serve`",
+        source="Python multiprocessing/spawn.py",
+    ),
+    Rule(
         id="process_killed",
         patterns=(r"died unexpectedly \(exit code: (?P<code>-\d+)\)",
-                  r"Failed core proc\(s\): \{'[^']*': (?P<code>-\d+)"),
+                  r"Failed core proc\(s\): \{.*?'[^']*': (?P<code>-\d+)"),
         cause="an engine process was ended by {signal}{why}",
         fix="{how}",
         source="multiproc_executor.py; v1/engine/utils.py",
@@ -124,7 +88,7 @@ RULES = (
                   r"(?P<what>Segfault) encountered", r"\b(?P<what>Segmentation fault)\b",
                   r"\b(?P<what>SIG(?:SEGV|ILL|ABRT)) received at"),
         cause="a process ended by a fault of its own code ({what}) while {phase}",
-        fix="look at `dmesg` on the host; start once with enforce-eager: true; take another image,"
+        fix="look at `dmesg` on the host; start once with enforce-eager: true; use another image,"
              " without packages installed over it",
         source="faulthandler; torch's handler; bash",
         rank=Rank.HINT,
@@ -133,12 +97,26 @@ RULES = (
         id="killed_for_memory",
         patterns=(r"Out of memory: Killed process \d+ \((?P<what>[^)]*)\)",
                   r"Memory cgroup out of memory: Killed process \d+ \((?P<what>[^)]*)\)",
+                  r"earlyoom.{0,80}sending SIG\w+ to process \d+.{0,20}\"(?P<what>[^\"]*)\"",
+                  r"systemd-oomd.{0,40}Killed (?P<what>\S+)",
                   r"^\S+: line \d+: +\d+ Killed +(?P<what>\S+)", r"^Killed$"),
         cause="the kernel killed {what} while {phase}, as it does when memory runs out",
         fix=_OUT_OF_MEMORY,
         source="the kernel's log; bash",
         rank=Rank.HINT,
+        root_of=("engine_died", "engine_reason_missing", "peer_died", "engine_step_timeout"),
         compute=lambda values: {"what": values.get("what") or "a process"},
+    ),
+    Rule(
+        id="engine_reason_missing",
+        patterns=(r"Failed core proc\(s\): \{\}",),
+        cause="an engine process failed, and vLLM printed the reason above this line: this log does"
+              " not have it",
+        fix="give the log from its beginning (`docker logs NAME 2>&1`), with the lines of"
+            " EngineCore"
+             " and Worker; the last exception before \"EngineCore failed to start\" is the cause",
+        source="v1/engine/utils.py",
+        rank=Rank.CONSEQUENCE,
     ),
     Rule(
         id="engine_died",
@@ -149,10 +127,10 @@ RULES = (
                   r"WorkerProc (?:failed|initialization failed|hit an exception)",
                   r"Frontend process failed during engine core",
                   r"MQLLMEngine is already dead|Engine (?:process .{0,20}|loop has )died"),
-        cause="the engine process is gone, and this log does not say why (as when the kernel kills"
-              " it for memory)",
-        fix="if the log is whole, the kernel may have killed it: look for `oom` and `Xid` in"
-             " `dmesg` on the host, lower gpu-memory-utilization; if not, diagnose the whole log",
+        cause="the engine process is gone, and this log does not say why",
+        fix="if the log is whole, the process was ended from outside, mostly by the kernel for"
+             " memory: look for `oom` and `Xid` in `dmesg` on the host; if lines of EngineCore or"
+             " Worker are missing above, diagnose the whole log",
         source="vLLM 0.26 log of a killed engine",
         rank=Rank.CONSEQUENCE,
         levels=frozenset({"", "WARNING", "ERROR", "CRITICAL"}),
@@ -160,21 +138,21 @@ RULES = (
 )  # fmt: skip
 
 EXIT_CODES = {
-    125: ("docker could not start the container", "read docker's own message above"),
+    125: ("Docker could not start the container", "read Docker's own message above"),
     126: ("the container's command may not be executed",
           "check entrypoint and command against the image"),
     127: ("the container's command does not exist in the image",
           "the command of nvcr.io/nvidia/vllm begins with `vllm serve`; that of vllm/vllm-openai"
           " has the flags only"),
     132: ("the image uses instructions that this processor lacks (SIGILL)",
-          "take an image built for this processor"),
-    134: ("the process aborted itself (SIGABRT)", "read the last lines; take another image"),
+          "use an image built for this processor"),
+    134: ("the process aborted itself (SIGABRT)", "read the last lines; use another image"),
     135: ("the process was ended by SIGBUS: /dev/shm is too small",
           "set container.ipc: host (docker --ipc=host), or --shm-size=8g"),
-    136: ("an arithmetic fault ended the process (SIGFPE)", "take another image"),
+    136: ("an arithmetic fault ended the process (SIGFPE)", "use another image"),
     137: ("killed (SIGKILL) without a word in the log: most likely for memory", _OUT_OF_MEMORY),
     139: ("a segmentation fault ended the process (SIGSEGV)",
-          "look at `dmesg` on the host; take another image; remove packages installed over it"),
+          "look at `dmesg` on the host; use another image; remove packages installed over it"),
 }  # fmt: skip
 """What an exit code means when the log itself gives no cause: cause and fix."""
 

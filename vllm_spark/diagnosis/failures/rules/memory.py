@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 
 from vllm_spark.diagnosis.failures.rule import Rank, Rule, Values
 
 _UNITS = {"KiB": 1 / 1024**2, "MiB": 1 / 1024, "GiB": 1.0, "TiB": 1024.0, "bytes": 1 / 1024**3}
+_LEFT_TO_THE_HOST = 8.0  # GiB of unified memory
 _SIZE = r"[\d.]+ (?:[KMGT]iB|bytes)"
 
 
@@ -16,9 +18,13 @@ def _gib(text: str) -> float:
 
 
 def _utilization(values: Values) -> Values:
-    """The largest utilization that the free memory allows, and who holds the rest."""
+    """The largest utilization that the free memory allows, and who holds the rest.
+
+    A GB10 has 119 to 122 GiB, of which the planner leaves 8 to the host.
+    """
     free, total = float(values["free"]), float(values["total"])
-    fits = math.floor(free / total * 100) / 100
+    usable = min(free, total - _LEFT_TO_THE_HOST) if 110 < total < 128 else free
+    fits = math.floor(usable / total * 100) / 100
     return {"fits": f"{fits:.2f}", "held": f"{total - free:.1f}"}
 
 
@@ -46,24 +52,45 @@ def _address_space(values: Values) -> Values | None:
     return {} if free > 4 * tried and free > tried + 1 else None
 
 
+_FREE_IT = ("free memory: stop other containers and programs (`docker ps`, `nvidia-smi`), on a"
+            " Spark"
+            " also drop the page cache (`sync; echo 3 > /proc/sys/vm/drop_caches`)")  # fmt: skip
+
+
 def _out_of_memory(values: Values) -> Values:
+    """What helps depends on what was being allocated: the frames and the phase tell."""
     tried = f" ({values['tried']} more, {values['free']} free)" if values.get("free") else ""
     phase = values["phase"] or "starting"
-    if values["kv_cache_memory_bytes"]:
-        how = f"lower kv-cache-memory-bytes ({values['kv_cache_memory_bytes']}), or remove it and" \
-              " set gpu-memory-utilization"  # fmt: skip
-    elif phase == "loading weights":
-        how = ("free the GPU (stop other containers, `sync; echo 3 > /proc/sys/vm/drop_caches` on a"
-               " Spark), or take a smaller or more strongly quantized model")  # fmt: skip
+    frames = values.get("frames", "")
+    util, kv_bytes = values["util"], values["kv_cache_memory_bytes"]
+    lower = f"lower gpu-memory-utilization{f' below {util}' if util else ''}"
+    if re.search(r"mem_get_info|MemorySnapshot", frames):
+        return {
+            "tried": tried,
+            "phase": "vLLM measured it, before anything was loaded",
+            "how": f"{_FREE_IT}; a lower gpu-memory-utilization does not help here",
+        }
+    if kv_bytes:
+        how = f"lower kv-cache-memory-bytes ({kv_bytes}), or remove it and set" \
+              " gpu-memory-utilization"  # fmt: skip
+    elif phase == "loading weights" or re.search(r"create_weights|load_weights|load_model", frames):
+        phase = "loading weights"
+        how = f"{_FREE_IT}, or use a smaller or more strongly quantized model"
+    elif re.search(r"capture_model|cudagraph|cuda_graph", frames):
+        phase = "capturing CUDA graphs"
+        how = f"{lower}, or capture fewer graphs (max-num-seqs, or enforce-eager: true)"
+    elif re.search(r"initialize_kv_cache|allocate_kv_cache|_reshape_kv", frames):
+        phase = "allocating the KV cache"
+        how = f"{lower}, and stop what took memory since vLLM measured it"
     else:
-        util = values["util"]
-        lower = f" below {util}" if util else ""
-        how = f"lower gpu-memory-utilization{lower}, max-num-seqs or max-num-batched-tokens"
+        how = f"{lower}, max-num-seqs or max-num-batched-tokens"
     return {"tried": tried, "phase": phase, "how": how}
 
 
 def _shared_memory(values: Values) -> Values:
     want, free = values.get("want"), values.get("free")
+    if not want and re.search(r"Bus error|SIGBUS", values.get("text", "")):
+        return {"sizes": ", or a mapped file of weights was cut off (SIGBUS means one of the two)"}
     return {"sizes": f": {want} wanted, {free} free" if want else ""}
 
 
@@ -93,7 +120,7 @@ RULES = (
                   r"Cuda failure(?: \d+)? 'out of memory'|fastsafetensors.*cudaMalloc failed",
                   # torch asks NVML how much is free, which shared memory does not tell
                   r"NVML_SUCCESS == r INTERNAL ASSERT FAILED .*CUDACachingAllocator",
-                  r"CUDA error: out of memory|Triton Error \[CUDA\]: out of memory"
+                  r"CUDA (?:driver )?error: out of memory|Triton Error \[CUDA\]: out of memory"
                   r"|CUBLAS_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation"
                   r"|Failed to load model - not enough GPU memory"),
         cause="the GPU ran out of memory while {phase}{tried}",
@@ -124,7 +151,6 @@ RULES = (
         fix="set gpu-memory-utilization to at most {fits} (it rules host memory on a CPU), or"
              " stop other programs",
         source="v1/worker/cpu_worker.py",
-        versions="0.20 to 0.33",
         compute=_utilization,
     ),
     Rule(
@@ -134,7 +160,6 @@ RULES = (
         cause="the KV cache wants {want} GiB of host memory, {free} GiB are available",
         fix="lower VLLM_CPU_KVCACHE_SPACE or kv-cache-memory-bytes below {free} GiB",
         source="v1/worker/cpu_worker.py",
-        versions="0.20 to 0.33",
     ),
     Rule(
         id="memory_changed_while_profiling",
@@ -149,7 +174,7 @@ RULES = (
         patterns=(r"No available memory for the cache blocks",
                   r"Cannot auto-fit max_model_len: not enough GPU memory"),
         cause="no memory is left for the KV cache{short}",
-        fix="raise gpu-memory-utilization{above} (on a CPU: VLLM_CPU_KVCACHE_SPACE), or take a"
+        fix="raise gpu-memory-utilization{above} (on a CPU: VLLM_CPU_KVCACHE_SPACE), or use a"
              " smaller or more strongly quantized model",
         source="vLLM 0.26 log; v1/core/kv_cache_utils.py",
         compute=_kv_none,
@@ -176,7 +201,6 @@ RULES = (
         cause="max-num-seqs {seqs} needs {seqs} Mamba states, and the memory holds {fits}",
         fix="set max-num-seqs to at most {fits}, or raise gpu-memory-utilization",
         source="vllm#30515; config/compilation.py",
-        versions="0.17 to 0.33",
     ),
     Rule(
         id="shm_too_small",
@@ -195,8 +219,17 @@ RULES = (
         anywhere=True,
     ),
     Rule(
+        id="shm_full",
+        patterns=(r"\[Errno 28\] No space left on device",),
+        frame=r"multiprocessing/(?:shared_memory|synchronize|heap)|shm_broadcast",
+        cause="the container's /dev/shm is full",
+        fix="set container.ipc: host (docker --ipc=host), or --shm-size=8g",
+        source="Python multiprocessing, ENOSPC",
+    ),
+    Rule(
         id="disk_full",
         patterns=(r"[Nn]o space left on device", r"\bDisk quota exceeded", r"\bStorageFull\b"),
+        unless=r"multiprocessing/(?:shared_memory|synchronize|heap)|shm_broadcast|/dev/shm",
         cause="the disk is full",
         fix="free space where the cache is mounted (`df -h`, `docker system df`), then start"
              " again",
