@@ -7,10 +7,12 @@ override SERVER := $(value SERVER)
 override MODEL := $(value MODEL)
 override ENGINE := $(value ENGINE)
 override MEMORY_GIB := $(value MEMORY_GIB)
+override VLLM := $(value VLLM)
+override HOST := $(value HOST)
 override LOG := $(value LOG)
 override NAME := $(value NAME)
 override RUNS := $(value RUNS)
-export STACK SERVER MODEL ENGINE MEMORY_GIB LOG NAME RUNS
+export STACK SERVER MODEL ENGINE MEMORY_GIB VLLM HOST LOG NAME RUNS
 
 PYTHON = .venv/bin/python
 CLI = @$(PYTHON) -m vllm_spark
@@ -44,9 +46,10 @@ caches: .venv/ready ## what STACK's cache holds; PRUNE=1 removes compiled kernel
 logs: .venv/ready ## follow the log of STACK's server
 	$(CLI) logs $(ONE)
 
-fit: .venv/ready ## whether a model fits: STACK=x or MODEL=config.json; ENGINE='--flag value' MEMORY_GIB=n JSON=1
+fit: .venv/ready ## whether a model fits: STACK=x or MODEL=config.json; ENGINE='--flag value' VLLM=release HOST=gb10|discrete MEMORY_GIB=n JSON=1
 	$(CLI) fit $(if $(MODEL),--model="$$MODEL",--stack "$$STACK") \
-	  $(if $(ENGINE),--engine="$$ENGINE") $(if $(MEMORY_GIB),--memory-gib="$$MEMORY_GIB") $(if $(JSON),--json)
+	  $(if $(ENGINE),--engine="$$ENGINE") $(if $(MEMORY_GIB),--memory-gib="$$MEMORY_GIB") \
+	  $(if $(VLLM),--vllm="$$VLLM") $(if $(HOST),--host="$$HOST") $(if $(JSON),--json)
 
 diagnose: .venv/ready ## why a vLLM did not start: LOG=file, or LOG=- for standard input; JSON=1
 	$(CLI) diagnose $(if $(JSON),--json) -- "$$LOG"

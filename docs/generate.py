@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -25,9 +25,10 @@ from vllm_spark.deployment.review import plan_of
 from vllm_spark.diagnosis.verdict import diagnose
 from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.images import NGC_VERSIONS
-from vllm_spark.memory.misfits import problems_of
+from vllm_spark.memory.misfits import fits, problems_of, warnings_of
 from vllm_spark.memory.plan import MemoryPlan
 from vllm_spark.memory.report import table
+from vllm_spark.problems import Unmodelled
 from vllm_spark.project import ROOT
 
 STACKS = ("spark", "qwen3-32b", "llama33-70b", "qwen3-vl-30b")
@@ -57,17 +58,15 @@ def trials(stack: str, *engines: str) -> str:
     rows = []
     for engine in ("", *engines):
         plan = _plan(stack, engine)
-        problems = problems_of(plan)
-        rows.append(
-            [
-                f"`{engine}`" if engine else f"as in `Pulumi.{stack}.yaml`",
-                f"{plan.pool_gib:.1f} GiB",
-                f"{plan.kv_tokens:,}",
-                f"{plan.full_length_sequences:.1f} of {plan.max_model_len:,}",
-                f"{plan.headroom_gib:.1f} GiB",
-                f"no: {problems[0].fix}" if problems else "yes",
-            ]
+        name = f"`{engine}`" if engine else f"as in `Pulumi.{stack}.yaml`"
+        columns: tuple[Callable[[MemoryPlan], str], ...] = (
+            lambda plan: f"{plan.pool_gib:.1f} GiB",
+            lambda plan: f"{plan.kv_tokens:,}",
+            _sequences,
+            lambda plan: f"{plan.headroom_gib:.1f} GiB",
+            _fits,
         )
+        rows.append([name, *(_cell(plan, column) for column in columns)])
     head = ["flags", "KV cache", "tokens", "full sequences", "left to the host", "fits"]
     return _table(head, rows)
 
@@ -75,38 +74,39 @@ def trials(stack: str, *engines: str) -> str:
 def comparison(measured: Mapping[str, str], *, source: str) -> str:
     """The models of the stacks side by side: planned, and measured where somebody has."""
     plans = [_plan(stack) for stack in STACKS]
-    read = [f"{plan.gigabytes_read_per_token:.2f} GB" for plan in plans]
-    roofline = [f"{plan.roofline_tokens_per_second:.1f} tok/s" for plan in plans]
-    rows = [
-        ["parameters", *(f"{plan.shape.parameters / 1e9:.1f} billion" for plan in plans)],
-        ["experts", *(_experts(plan) for plan in plans)],
-        ["longest context", *(f"{plan.shape.positions:,}" for plan in plans)],
-        ["weights", *(f"{plan.weights_gib:.1f} GiB" for plan in plans)],
-        ["KV cache a token", *(f"{plan.kv_bytes_per_token:,} bytes" for plan in plans)],
-        ["`gpu-memory-utilization`", *(f"{plan.limits.utilization}" for plan in plans)],
-        ["KV cache", *(f"{plan.pool_gib:.1f} GiB" for plan in plans)],
-        ["in tokens", *(f"{plan.kv_tokens:,}" for plan in plans)],
-        ["full sequences", *(_sequences(plan) for plan in plans)],
-        ["left to the host", *(f"{plan.headroom_gib:.1f} GiB" for plan in plans)],
-        ["read for one token", *read],
-        ["one stream, at most", *roofline],
-        [f"one stream, measured {source}", *(measured.get(stack, "not yet") for stack in STACKS)],
-    ]
+    lines: dict[str, Callable[[MemoryPlan], str]] = {
+        "parameters": lambda plan: f"{plan.shape.parameters / 1e9:.1f} billion",
+        "experts": _experts,
+        "longest context": lambda plan: f"{plan.shape.positions:,}",
+        "weights": lambda plan: f"{plan.weights_gib:.1f} GiB",
+        "KV cache a token": lambda plan: f"{plan.kv_bytes_per_token:,} bytes",
+        "`gpu-memory-utilization`": lambda plan: f"{plan.limits.utilization}",
+        "KV cache": lambda plan: f"{plan.pool_gib:.1f} GiB",
+        "in tokens": lambda plan: f"{plan.kv_tokens:,}",
+        "full sequences": _sequences,
+        "left to the host": lambda plan: f"{plan.headroom_gib:.1f} GiB",
+        "read for one token": lambda plan: f"{plan.gigabytes_read_per_token:.2f} GB",
+        "one stream, at most": lambda plan: f"{plan.roofline_tokens_per_second:.1f} tok/s",
+    }
+    rows = [[name, *(_cell(plan, cell) for plan in plans)] for name, cell in lines.items()]
+    rows.append(
+        [f"one stream, measured {source}", *(measured.get(stack, "not yet") for stack in STACKS)]
+    )
     return _table(["", *(f"`{stack}`" for stack in STACKS)], rows)
 
 
-def summary() -> str:
-    """The stacks, a row each."""
+def summary(*stacks: str) -> str:
+    """The stacks, a row each; those of the guide if none is named."""
     rows = []
-    for stack in STACKS:
+    for stack in stacks or STACKS:
         plan, model = _plan(stack), _settings(stack).model.id
         rows.append(
             [
                 f"`{stack}`",
                 model.partition("/")[2],
-                f"{plan.kv_tokens:,}",
-                _sequences(plan),
-                f"{plan.roofline_tokens_per_second:.1f} tok/s",
+                _cell(plan, lambda plan: f"{plan.kv_tokens:,}"),
+                _cell(plan, _sequences),
+                _cell(plan, lambda plan: f"{plan.roofline_tokens_per_second:.1f} tok/s"),
             ]
         )
     head = ["stack", "model", "KV cache, tokens", "full sequences", "one stream, at most"]
@@ -132,10 +132,12 @@ def _settings(stack: str, engine: str = "") -> Settings:
     return tried(load_stack(stack_file(stack)), flags_of(engine))
 
 
-def _plan(stack: str, engine: str = "") -> MemoryPlan:
-    plan = plan_of(_settings(stack, engine))
-    assert isinstance(plan, MemoryPlan), f"{stack} is not modelled: {plan.reason}"
-    return plan
+def _plan(stack: str, engine: str = "") -> MemoryPlan | Unmodelled:
+    return plan_of(_settings(stack, engine))
+
+
+def _cell(plan: MemoryPlan | Unmodelled, text: Callable[[MemoryPlan], str]) -> str:
+    return "not modelled" if isinstance(plan, Unmodelled) else text(plan)
 
 
 def _experts(plan: MemoryPlan) -> str:
@@ -144,6 +146,11 @@ def _experts(plan: MemoryPlan) -> str:
 
 def _sequences(plan: MemoryPlan) -> str:
     return f"{plan.full_length_sequences:.1f} of {plan.max_model_len:,}"
+
+
+def _fits(plan: MemoryPlan) -> str:
+    doubts = [*problems_of(plan), *warnings_of(plan)]
+    return f"{fits(plan)}: {doubts[0].fix}" if doubts else fits(plan)
 
 
 def _keys_table(prefix: str, model: type[BaseModel]) -> str:

@@ -148,7 +148,6 @@ def test_whether_graphs_come_off_the_kv_cache_depends_on_the_release(
     [
         (QWEN_30B, GUIDE, 68.9, 753_000, 23),
         (QWEN_32B, GUIDE | {"gpu-memory-utilization": 0.90}, 72, 295_000, 9),
-        (LLAMA_70B, LLAMA_FLAGS | {"gpu-memory-utilization": 0.80}, 24, 79_000, 9.6),
     ],
 )
 def test_the_plan_is_within_3_percent_of_what_a_spark_leaves(
@@ -187,12 +186,26 @@ def test_the_cpu_engine_gets_the_blocks_that_its_space_holds(
     assert planned(SMOLLM2, flags, version="0.32", cpu_kv_cache_gib=gib).kv_tokens == tokens
 
 
-def test_defaults_come_from_the_model_and_from_the_release() -> None:
-    old, new = (planned(QWEN_32B, {}, version=version) for version in ("0.10.1", "0.33"))
+def test_defaults_come_from_the_model_the_device_and_the_release() -> None:
+    old, new = (planned(QWEN_32B, {}, H200, version) for version in ("0.10.1", "0.33"))
     assert (old.limits.utilization, new.limits.utilization) == (0.9, 0.92)
-    assert (old.limits.max_num_seqs, new.limits.max_num_seqs) == (1024, 256)
-    assert (old.limits.max_num_batched_tokens, new.limits.max_num_batched_tokens) == (8192, 2048)
+    assert (old.limits.max_num_seqs, new.limits.max_num_seqs) == (1024, 1024)
     assert old.max_model_len == new.max_model_len == 40960
+
+
+@pytest.mark.parametrize("version", ["0.13", "0.19", "0.26", "0.33"])
+def test_a_gb10_gets_the_batch_of_a_small_gpu_since_it_does_not_tell_its_memory(
+    version: str,
+) -> None:
+    limits = planned(QWEN_32B, {}, SPARK, version).limits
+    assert (limits.max_num_batched_tokens, limits.max_num_seqs) == (2048, 256)
+
+
+def test_a_gpu_with_memory_of_its_own_may_be_no_larger_than_a_spark() -> None:
+    discrete = planned(QWEN_30B, GUIDE, Machine(79.18, unified=False))
+    assert discrete.limits.max_num_batched_tokens == 16384
+    assert discrete.overhead.host_gib == 0
+    assert not any("unified" in note for note in discrete.notes())
 
 
 def test_an_automatic_length_is_the_longest_that_the_cache_holds() -> None:
