@@ -9,10 +9,12 @@ override ENGINE := $(value ENGINE)
 override MEMORY_GIB := $(value MEMORY_GIB)
 override VLLM := $(value VLLM)
 override HOST := $(value HOST)
+override ID := $(value ID)
+override REVISION := $(value REVISION)
 override LOG := $(value LOG)
 override NAME := $(value NAME)
 override RUNS := $(value RUNS)
-export STACK SERVER MODEL ENGINE MEMORY_GIB VLLM HOST LOG NAME RUNS
+export STACK SERVER MODEL ENGINE MEMORY_GIB VLLM HOST ID REVISION LOG NAME RUNS
 
 PYTHON = .venv/bin/python
 CLI = @$(PYTHON) -m vllm_spark
@@ -20,7 +22,7 @@ ONE = --stack "$$STACK" $(if $(SERVER),--server "$$SERVER")
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock"
 SOURCES = __main__.py benchmarks components docs/generate.py offline tests vllm_spark
 
-.PHONY: help up down rollback preview status caches logs stop restart fit diagnose env docs format check test bench lock
+.PHONY: help up down rollback preview status caches logs stop restart fit model diagnose env docs format check test bench lock
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -50,6 +52,9 @@ fit: .venv/ready ## whether a model fits: STACK=x or MODEL=config.json; ENGINE='
 	$(CLI) fit $(if $(MODEL),--model="$$MODEL",--stack "$$STACK") \
 	  $(if $(ENGINE),--engine="$$ENGINE") $(if $(MEMORY_GIB),--memory-gib="$$MEMORY_GIB") \
 	  $(if $(VLLM),--vllm="$$VLLM") $(if $(HOST),--host="$$HOST") $(if $(JSON),--json)
+
+model: .venv/ready ## read a model's sizes from the hub into models/: ID=owner/name REVISION=commit
+	$(CLI) model $(if $(REVISION),--revision="$$REVISION") -- "$$ID"
 
 diagnose: .venv/ready ## why a vLLM did not start: LOG=file, or LOG=- for standard input; JSON=1
 	$(CLI) diagnose $(if $(JSON),--json) -- "$$LOG"

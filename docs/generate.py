@@ -149,8 +149,11 @@ def _sequences(plan: MemoryPlan) -> str:
 
 
 def _fits(plan: MemoryPlan) -> str:
-    doubts = [*problems_of(plan), *warnings_of(plan)]
-    return f"{fits(plan)}: {doubts[0].fix}" if doubts else fits(plan)
+    if problems := problems_of(plan):
+        return f"no: {problems[0].fix}"
+    verdict = {"yes": "yes", "maybe": "it may", "no": "no"}[fits(plan)]
+    doubts = warnings_of(plan)
+    return f"{verdict}, at a risk: {doubts[0].fix}" if doubts else verdict
 
 
 def _keys_table(prefix: str, model: type[BaseModel]) -> str:

@@ -6,6 +6,7 @@
     ├── DockerError
     │   ├── DockerUnavailable  the daemon did not answer; that says nothing about containers
     │   └── DockerRefused      the daemon answered with an error
+    ├── HubError               the Hugging Face hub, or a model on it, cannot be read
     ├── PreflightError         the host cannot take the container as it is declared
     ├── GateError              the server does not serve
     ├── RollbackError          the last good deployment cannot be deployed again
@@ -61,6 +62,15 @@ class DockerUnavailable(DockerError):
 
 class DockerRefused(DockerError):
     """The Docker daemon answered, with an error."""
+
+
+class HubError(VllmSparkError):
+    """The Hugging Face hub did not give what was asked for, or a model on it is not as it must be.
+
+    It never means that a model does not exist: the hub hides private ones in the same words.
+    """
+
+    exit_code = 2
 
 
 class PreflightError(VllmSparkError):

@@ -90,6 +90,7 @@ class ModelShape:
                 vision=loaded.vision,
                 drafts=loaded.drafts,
                 expert_factor=self._padding_factor(loaded.padding, tensor_parallel),
+                single_factor=1.0 if quantization else dtype_bytes / 4,
             )
             return stored / tensor_parallel + rotary_and_doubled
         matrices = sum(

@@ -34,18 +34,35 @@ class StoredWeights:
         return sum(self.role(role) for role in ROLES)
 
     def gpu_bytes(
-        self, *, output_layer: bool, vision: bool, drafts: bool, expert_factor: float
+        self,
+        *,
+        output_layer: bool,
+        vision: bool,
+        drafts: bool,
+        expert_factor: float,
+        single_factor: float,
     ) -> float:
-        """Bytes that a server loads, before they are split over GPUs."""
-        parts = (
-            self.role("attention"),
-            self.role("embedding"),
-            self.role("other"),
-            self.role("output") * output_layer,
-            self.role("vision") * vision,
-            self.role("drafts") * drafts,
+        """Bytes that a server loads, before they are split over GPUs.
+
+        `expert_factor` is what kernels pad the experts to, `single_factor` what loading makes of
+        numbers in 32 bits.
+        """
+        parts: tuple[tuple[StoredRole, float], ...] = (
+            ("attention", 1),
+            ("embedding", 1),
+            ("other", 1),
+            ("output", output_layer),
+            ("vision", vision),
+            ("drafts", drafts),
+            ("experts", expert_factor),
         )
-        return sum(parts) + self.role("experts") * expert_factor
+        return sum(
+            factor * (self.role(role) - (1 - single_factor) * self._in_32_bits(role))
+            for role, factor in parts
+        )
+
+    def _in_32_bits(self, role: StoredRole) -> int:
+        return self.by_role.get(role, {}).get("F32", 0)
 
     def read_bytes(self, expert_share: float, tied: bool) -> float:
         """Bytes that one token needs; `expert_share` is the chosen part of the experts."""
