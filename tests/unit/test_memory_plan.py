@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.planner_data import shape
 from vllm_spark.errors import ConfigError
 from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.images import Version
@@ -228,9 +229,9 @@ def test_eager_execution_needs_no_graphs() -> None:
 
 
 def test_a_16_bit_checkpoint_halves_when_vllm_quantises_it() -> None:
-    shape = replace(planned(QWEN_32B, GUIDE).shape, quantization=None)
-    whole = make_plan(shape, EngineFlags(GUIDE), H200)
-    halved = make_plan(shape, EngineFlags(GUIDE | {"quantization": "fp8"}), H200)
+    plain = replace(planned(QWEN_32B, GUIDE).shape, quantization=None)
+    whole = make_plan(plain, EngineFlags(GUIDE), H200)
+    halved = make_plan(plain, EngineFlags(GUIDE | {"quantization": "fp8"}), H200)
     assert isinstance(whole, MemoryPlan)
     assert isinstance(halved, MemoryPlan)
     assert whole.weights_gib == pytest.approx(61.0, rel=0.01)
@@ -243,6 +244,70 @@ def test_two_sparks_share_weights_and_cache() -> None:
     assert shared.weights_gib == pytest.approx(alone.weights_gib / 2, rel=0.01)
     assert shared.kv_bytes_per_token == alone.kv_bytes_per_token // 2
     assert shared.kv_tokens > 4 * alone.kv_tokens
+
+
+def test_lora_adapters_reserve_memory_by_slots_and_rank() -> None:
+    plain, one, eight = (
+        planned(QWEN_32B, GUIDE | flags)
+        for flags in ({}, {"enable-lora": True}, {"enable-lora": True, "max-loras": 8})
+    )
+    assert plain.overhead.adapter_gib == 0
+    assert eight.overhead.adapter_gib == pytest.approx(8 * one.overhead.adapter_gib)
+    assert plain.kv_tokens > one.kv_tokens > eight.kv_tokens
+
+
+@pytest.mark.parametrize(
+    "flags", [{"runner": "pooling"}, {"convert": "embed"}, {"task": "embed"}, {"runner": "auto"}]
+)
+def test_a_model_for_embeddings_has_no_output_layer(flags: dict[str, Any]) -> None:
+    embedding = shape("Qwen--Qwen3-Embedding-8B")
+    plan = make_plan(embedding, EngineFlags(flags), SPARK)
+    asked_to_generate = make_plan(embedding, EngineFlags({"runner": "generate"}), SPARK)
+    assert isinstance(plan, MemoryPlan)
+    assert isinstance(asked_to_generate, MemoryPlan)
+    assert plan.weights_gib == pytest.approx(14.11, rel=0.001)
+    assert asked_to_generate.weights_gib == pytest.approx(15.26, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{"language-model-only": True}, {"limit-mm-per-prompt": {"image": 0, "video": 0}}],
+)
+def test_a_server_for_text_alone_loads_no_vision_tower(flags: dict[str, Any]) -> None:
+    model = shape("Qwen--Qwen3.5-27B")
+    whole, text = (make_plan(model, EngineFlags(given), SPARK) for given in ({}, flags))
+    assert isinstance(whole, MemoryPlan)
+    assert isinstance(text, MemoryPlan)
+    assert whole.weights_gib - text.weights_gib == pytest.approx(0.86, abs=0.01)
+    assert (whole.overhead.vision_gib, text.overhead.vision_gib) == (3.5, 0)
+
+
+def test_multi_token_prediction_loads_its_module_and_caches_its_layer() -> None:
+    model = shape("Qwen--Qwen3.6-27B-FP8")
+    mtp: dict[str, Any] = {"speculative-config": {"method": "mtp", "num_speculative_tokens": 2}}
+    without, with_it = (
+        make_plan(model, EngineFlags({"max-model-len": 32768} | given), SPARK)
+        for given in ({}, mtp)
+    )
+    assert isinstance(without, MemoryPlan)
+    assert isinstance(with_it, MemoryPlan)
+    assert with_it.weights_gib - without.weights_gib == pytest.approx(0.79, abs=0.02)
+    assert with_it.sequence_gib > without.sequence_gib
+
+
+@pytest.mark.parametrize(
+    ("backend", "gib"), [("marlin", 65.91), ("triton", 60.78), ("flashinfer_cutlass", 62.3)]
+)
+def test_the_kernels_of_the_experts_decide_about_5_gib_of_gpt_oss(backend: str, gib: float) -> None:
+    model = shape("openai--gpt-oss-120b")
+    plan = make_plan(model, EngineFlags({"moe-backend": backend}), SPARK)
+    assert isinstance(plan, MemoryPlan)
+    assert plan.weights_gib == pytest.approx(gib, abs=1.1)
+    assert plan.at_best.weights_gib == plan.weights_gib
+    by_default = make_plan(model, EngineFlags(), SPARK)
+    assert isinstance(by_default, MemoryPlan)
+    assert by_default.weights_gib == pytest.approx(65.91, abs=0.01)
+    assert by_default.at_best.weights_gib == pytest.approx(60.78, abs=0.6)
 
 
 @pytest.mark.parametrize(
