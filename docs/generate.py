@@ -17,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, IPvAnyAddress, SecretStr
 from pydantic.fields import FieldInfo
 
+from tests.planner_data import CONFIGS, DATA, LOADED, shape
 from vllm_spark.cli.fit import flags_of, tried
 from vllm_spark.config.sections import NAMESPACE
 from vllm_spark.config.settings import Settings
@@ -24,9 +25,12 @@ from vllm_spark.config.stack_file import load_stack, stack_file
 from vllm_spark.deployment.review import plan_of
 from vllm_spark.diagnosis.verdict import diagnose
 from vllm_spark.flags.engine_flags import EngineFlags
-from vllm_spark.images import NGC_VERSIONS
+from vllm_spark.images import NGC_VERSIONS, Version
+from vllm_spark.memory.kv.cached_layers import Attention, CachedLayers, State
+from vllm_spark.memory.limits import GIB, Machine
 from vllm_spark.memory.misfits import fits, problems_of, warnings_of
-from vllm_spark.memory.plan import MemoryPlan
+from vllm_spark.memory.model_config import read_config
+from vllm_spark.memory.plan import MemoryPlan, make_plan
 from vllm_spark.memory.report import table
 from vllm_spark.problems import Unmodelled
 from vllm_spark.project import ROOT
@@ -111,6 +115,98 @@ def summary(*stacks: str) -> str:
         )
     head = ["stack", "model", "KV cache, tokens", "full sequences", "one stream, at most"]
     return _table(head, rows)
+
+
+def published_tokens() -> str:
+    """The KV caches that servers printed, and what is planned for the same pool."""
+    rows = []
+    for case in json.loads((DATA / "vectors.json").read_text()):
+        plan = _planned_pool(case)
+        off = 100 * (plan.kv_tokens / case["tokens"] - 1)
+        rows.append(
+            [
+                case["name"],
+                case["vllm"],
+                f"{case['pool_gib']:.2f} GiB",
+                f"{case['tokens']:,}",
+                f"{plan.kv_tokens:,}",
+                "exact" if plan.kv_tokens == case["tokens"] else f"{off:+.3f} %",
+                case["source"],
+            ]
+        )
+    head = ["model and flags", "vLLM", "pool", "tokens printed", "planned", "off", "source"]
+    return _table(head, rows)
+
+
+def published_weights() -> str:
+    """The weights that servers logged, and what is planned from config.json alone."""
+    rows = []
+    for case in json.loads((DATA / "weights.json").read_text()):
+        model = shape(case["config"])
+        loaded = LOADED[case["parts"]]
+        planned = model.weight_bytes(model.quantization, 2, 1, loaded) / GIB
+        rows.append(
+            [
+                case["config"].replace("--", "/"),
+                case["parts"],
+                f"{case['gib']:.2f} GiB",
+                f"{planned:.2f} GiB",
+                f"{100 * (planned / case['gib'] - 1):+.2f} %",
+                case["source"],
+            ]
+        )
+    return _table(["model", "loaded", "logged", "planned", "off", "source"], rows)
+
+
+def known_configs() -> str:
+    """What a plan knows of the checkpoints whose configs the tests keep."""
+    rows = []
+    for path in CONFIGS:
+        model = read_config(path)
+        name = path.stem.replace("--", "/")
+        if isinstance(model, Unmodelled):
+            rows.append([name, "", "", f"not without its bytes: {model.reason.split(';')[0]}"])
+            continue
+        kinds = sorted({kind_of(layer) for layer in model.cached})
+        weights = model.weight_bytes(model.quantization, 2, 1) / GIB
+        tower = model.vision_parameters is None
+        remark = "without its vision tower" if tower else ""
+        if model.pads_experts:
+            remark = "the kernel decides about 5 to 8 % of it"
+        rows.append([name, f"{weights:.1f} GiB", ", ".join(kinds), remark])
+    return _table(["checkpoint", "weights", "cached layers", "remark"], rows)
+
+
+def kind_of(layer: CachedLayers) -> str:
+    """A cached layer's kind in words."""
+    match layer:
+        case State(kind="gdn"):
+            return "Gated DeltaNet"
+        case State():
+            return "Mamba-2"
+        case Attention(retained_tokens=int()):
+            return "sliding window"
+        case Attention(latent=True):
+            return "latent (MLA)"
+        case Attention():
+            return "attention"
+    return "packed latents"
+
+
+def _planned_pool(case: Mapping[str, Any]) -> MemoryPlan:
+    flags = flags_of(case["engine"]).replaced_by(
+        EngineFlags(
+            {
+                "max-model-len": case["max_model_len"],
+                "max-num-batched-tokens": case["max_num_batched_tokens"],
+                "kv-cache-memory-bytes": int(case["pool_gib"] * GIB),
+            }
+        )
+    )
+    version = Version.parse(case["vllm"])
+    plan = make_plan(shape(case["config"]), flags, Machine(), version)
+    assert isinstance(plan, MemoryPlan)
+    return plan
 
 
 def nvidia_images() -> str:

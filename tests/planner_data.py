@@ -10,10 +10,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from vllm_spark.memory.model_config import read_config
-from vllm_spark.memory.shape import ModelShape
+from vllm_spark.memory.shape import Loaded, ModelShape
 
 DATA = Path(__file__).parent / "data" / "planner"
 CONFIGS = sorted((DATA / "configs").glob("*.json"))
+LOADED = {
+    "all": Loaded(),
+    "text": Loaded(vision=False),
+    "all with MTP": Loaded(drafts=True),
+    "without output layer": Loaded(output_layer=False),
+}
+"""Which parts of a model a published server loaded, by the words of weights.json."""
 
 
 def config_path(name: str) -> Path:

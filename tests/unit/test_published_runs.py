@@ -5,15 +5,17 @@ Level of evidence: GB10 by others. Where a log has no pool, the tokens tell it.
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
-from tests.planner_data import shape
+from tests.planner_data import DATA, LOADED, shape
 from vllm_spark.cli.fit import flags_of
 from vllm_spark.images import Version
 from vllm_spark.memory.limits import Machine
 from vllm_spark.memory.misfits import fits
 from vllm_spark.memory.plan import MemoryPlan, make_plan
-from vllm_spark.memory.shape import Loaded
 
 QWEN_30B = "Qwen--Qwen3-30B-A3B"
 CODER = "llm-compressor--qwen3-coder-30b-a3b-nvfp4"
@@ -27,41 +29,14 @@ def planned(name: str, engine: str, version: str, host: Machine | None = None) -
     return plan
 
 
-TEXT_ONLY = Loaded(vision=False)
+WEIGHTS = json.loads((DATA / "weights.json").read_text())
 
 
-@pytest.mark.parametrize(
-    ("name", "loaded", "gib"),
-    [
-        ("Qwen--Qwen3.6-35B-A3B", TEXT_ONLY, 64.69),
-        ("Qwen--Qwen3.5-35B-A3B", Loaded(), 65.53),
-        ("Qwen--Qwen3.6-35B-A3B-FP8", TEXT_ONLY, 33.38),
-        ("Qwen--Qwen3.6-27B-FP8", TEXT_ONLY, 27.64),
-        ("Qwen--Qwen3.6-27B-FP8", Loaded(drafts=True), 29.36),
-        ("Qwen--Qwen3.5-27B", Loaded(), 51.35),
-        ("openai--gpt-oss-120b", Loaded(), 65.97),
-        ("openai--gpt-oss-20b", Loaded(), 13.80),
-        ("google--gemma-4-26B-A4B", Loaded(), 48.50),
-        ("google--gemma-4-31B-it", Loaded(), 58.99),
-        ("google--gemma-3-27b-it", Loaded(), 51.79),
-        ("nvidia--NVIDIA-Nemotron-3-Nano-30B-A3B-NVFP4", Loaded(), 18.21),
-        ("nvidia--NVIDIA-Nemotron-3.5-Lightning-30B-A3B-NVFP4", Loaded(), 17.82),
-        ("Qwen--Qwen3-30B-A3B-FP8", Loaded(), 29.04),
-        ("Qwen--Qwen3-14B", Loaded(), 27.52),
-        ("Qwen--Qwen2.5-VL-7B-Instruct", Loaded(), 15.67),
-        ("Qwen--Qwen3-Embedding-8B", Loaded(output_layer=False), 14.11),
-        (LLAMA_NVFP4, Loaded(), 39.88),
-        ("hugging-quants--Meta-Llama-3.1-70B-Instruct-AWQ-INT4", Loaded(), 37.09),
-        ("neuralmagic--Meta-Llama-3.1-70B-Instruct-quantized.w8a8", Loaded(), 67.72),
-        ("neuralmagic--Qwen2.5-14B-Instruct-FP8-dynamic", Loaded(), 15.22),
-    ],
-)
-def test_weights_are_within_13_per_mille_of_what_vllm_loaded(
-    name: str, loaded: Loaded, gib: float
-) -> None:
-    model = shape(name)
+@pytest.mark.parametrize("case", WEIGHTS, ids=[case["config"] for case in WEIGHTS])
+def test_weights_are_within_13_per_mille_of_what_vllm_loaded(case: dict[str, Any]) -> None:
+    model, loaded = shape(case["config"]), LOADED[case["parts"]]
     weights = model.weight_bytes(model.quantization, 2, 1, loaded) / 2**30
-    assert weights == pytest.approx(gib, rel=0.013)
+    assert weights == pytest.approx(case["gib"], rel=0.013)
 
 
 @pytest.mark.parametrize(
