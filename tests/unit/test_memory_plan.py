@@ -321,6 +321,15 @@ def test_flags_that_are_not_modelled_give_a_reason_and_no_numbers(flags: dict[st
     assert isinstance(make_plan(known_shapes()[QWEN_30B], EngineFlags(flags), SPARK), Unmodelled)
 
 
+def test_a_drafter_beside_deepseek_v4_is_not_modelled_and_the_model_alone_is() -> None:
+    model = shape("deepseek-ai--DeepSeek-V4-Flash")
+    mtp: dict[str, Any] = {"speculative-config": {"method": "mtp", "num_speculative_tokens": 1}}
+    assert isinstance(make_plan(model, EngineFlags({}), SPARK), MemoryPlan)
+    found = make_plan(model, EngineFlags(mtp), SPARK)
+    assert isinstance(found, Unmodelled)
+    assert "drafter" in found.reason
+
+
 def test_all_impossible_numbers_are_refused_at_once() -> None:
     flags = {
         "gpu-memory-utilization": 1.5,

@@ -39,6 +39,13 @@ def test_weights_are_within_13_per_mille_of_what_vllm_loaded(case: dict[str, Any
     assert weights == pytest.approx(case["gib"], rel=0.013)
 
 
+def test_deepseek_v4_takes_as_much_of_each_of_two_gpus_as_one_logged() -> None:
+    """74.08 GiB, most of it experts in MXFP4; a latent's matrices are whole on each GPU."""
+    model = shape("deepseek-ai--DeepSeek-V4-Flash")
+    weights = model.weight_bytes(model.quantization, 2, 2) / 2**30
+    assert weights == pytest.approx(74.08, rel=0.013)
+
+
 @pytest.mark.parametrize(
     ("name", "engine", "version", "host", "pool_gib"),
     [

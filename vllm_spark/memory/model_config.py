@@ -12,11 +12,16 @@ import yaml
 
 from vllm_spark.errors import ConfigError
 from vllm_spark.memory.kv.cached_layers import LayerKind, cached_layers, layer_kinds
-from vllm_spark.memory.quantization import Quantization, quantization_of, stores_fp8_kv_cache
+from vllm_spark.memory.quantization import (
+    Quantization,
+    quantization_of,
+    stores_fp8_kv_cache,
+    with_fp4_experts,
+)
 from vllm_spark.memory.shape import ModelShape
 from vllm_spark.memory.weights import families
 from vllm_spark.memory.weights.families import FAMILIES, family_name
-from vllm_spark.memory.weights.hybrids import gated_delta_net, nemotron_h
+from vllm_spark.memory.weights.hybrids import deepseek_v4, gated_delta_net, nemotron_h
 from vllm_spark.memory.weights.linears import Linear
 from vllm_spark.memory.weights.stored import StoredWeights, stored_weights
 from vllm_spark.memory.weights.vision import vision_parameters
@@ -45,6 +50,8 @@ def shape_of(
         return Unmodelled(reason)
     quantization_config = _quantization_config(config, text)
     quantization = quantization_of(quantization_config) if quantization_config else None
+    if isinstance(quantization, Quantization) and text.get("expert_dtype") == "fp4":
+        quantization = with_fp4_experts(quantization)
     if isinstance(quantization, Unmodelled):
         if stored is None:
             return Unmodelled(f"{quantization.reason}; {ADVICE}")
@@ -224,6 +231,8 @@ def _scaled(positions: int, text: Mapping[str, Any]) -> int:
 def _linears(text: Mapping[str, Any], kinds: list[LayerKind]) -> list[Linear]:
     if family_name(text) == "nemotron_h":
         return list(nemotron_h(text, kinds))
+    if family_name(text) == "deepseek_v4":
+        return list(deepseek_v4(text))
     linears: list[Linear] = []
     for layer, kind in enumerate(kinds):
         prefix = f"model.layers.{layer}"
@@ -270,4 +279,5 @@ def _rotary_elements(text: Mapping[str, Any], kinds: list[LayerKind]) -> int:
         head_dim = int(text.get("qk_rope_head_dim") or head_dim)
         factor = 1.0 if isinstance(rope.get("full_attention"), Mapping) else float(partial or 1)
         widths.add(int(head_dim * factor))
-    return sum(positions * width for width in widths)
+    tables = 2 if "compress_rope_theta" in text else 1
+    return tables * sum(positions * width for width in widths)

@@ -15,6 +15,7 @@ from typing import Literal
 from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.images import Version
 from vllm_spark.memory.kv.cached_layers import CachedLayers
+from vllm_spark.memory.kv.deepseek_v4 import CompressedLatents
 from vllm_spark.memory.kv.pool import CacheLayout
 from vllm_spark.memory.kv.releases import cache_rules
 from vllm_spark.memory.kv.specs import layout_of
@@ -198,6 +199,9 @@ def make_plan(
     limits = limits_of(flags, shape, host, version, on_cpu=cpu_kv_cache_gib is not None)
     if isinstance(limits, Unmodelled):
         return limits
+    packed = any(isinstance(layer, CompressedLatents) for layer in shape.cached)
+    if packed and limits.speculation.method:
+        return Unmodelled("the cache of a drafter beside DeepSeek V4's packed blocks")
     known_draft = draft if isinstance(draft, ModelShape) else None
     drafted: Sequence[CachedLayers] = known_draft.cached if known_draft else ()
     layout = layout_of(shape.cached, limits.cache, cache_rules(version or MEASURED), drafted)

@@ -77,8 +77,10 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | Unmodelled:
     found = _scheme(method, parts)
     if isinstance(found, Unmodelled):
         return found
+    # Beside FP8, ModelOpt's `ignore` names what is not FP4: that is FP8 all the same.
+    keys = _IGNORE_KEYS if not (method == "fp8" and found.others) else _IGNORE_KEYS[1:2]
     ignored = LayerNames(
-        str(name) for part in parts for key in _IGNORE_KEYS for name in part.get(key) or ()
+        str(name) for part in parts for key in keys for name in part.get(key) or ()
     )
     return replace(
         found, method=method, ignore=LayerNames((*found.ignore.patterns, *ignored.patterns))
@@ -88,6 +90,14 @@ def quantization_of(config: Mapping[str, Any]) -> Quantization | Unmodelled:
 def _method_of_modelopt(parts: list[Mapping[str, Any]]) -> str:
     """ModelOpt's own file and its first configs name the algorithm and no method."""
     return "modelopt" if any(part.get("quant_algo") for part in parts) else ""
+
+
+def with_fp4_experts(form: Quantization) -> Quantization:
+    """DeepSeek V4's own checkpoints: FP8, with experts in MXFP4, as the model's config says."""
+    if form.others:
+        return form
+    experts = Quantization("mxfp4 experts", 0.5, 1, 1, 32, targets=LayerNames(("ffn.experts",)))
+    return replace(form, label=f"{form.label} and mxfp4 experts", others=(experts,))
 
 
 def _scheme(method: str, parts: list[Mapping[str, Any]]) -> Quantization | Unmodelled:

@@ -24,7 +24,7 @@ _LATENT_BYTES = 584
 """448 values in FP8, 64 rotary values in 16 bits, 8 bytes of scales."""
 _BLOCK = 256
 _WINDOW_BLOCK = 64
-_FINE, _COARSE = 4, 128
+FINE, _COARSE = 4, 128
 """Tokens that one latent stands for, in the two kinds of compressing layers."""
 
 
@@ -47,7 +47,7 @@ def deepseek_v4_layers(config: Mapping[str, Any]) -> tuple[CompressedLatents, ..
     return (
         CompressedLatents(
             windows=layers,
-            fine=ratios.count(_FINE),
+            fine=ratios.count(FINE),
             coarse=ratios.count(_COARSE),
             head_dim=int(config["head_dim"]),
             index_dim=int(config["index_head_dim"]),
@@ -60,8 +60,8 @@ def packed_layout(
     layers: CompressedLatents, rules: CacheRules, max_num_batched_tokens: int, batches: int
 ) -> CacheLayout:
     """Groups and blocks. Tensor parallelism divides none of it."""
-    latent = _aligned(_BLOCK // _FINE * _LATENT_BYTES)
-    indexer = _aligned(_BLOCK // _FINE * (layers.index_dim + 4))
+    latent = _aligned(_BLOCK // FINE * _LATENT_BYTES)
+    indexer = _aligned(_BLOCK // FINE * (layers.index_dim + 4))
     coarse = _aligned(_BLOCK // _COARSE * _LATENT_BYTES)
     window = LayerSpec(
         "window", _WINDOW_BLOCK, _aligned(_WINDOW_BLOCK * _LATENT_BYTES), layers.window
@@ -79,7 +79,7 @@ def packed_layout(
     groups = [
         full,
         *(Group(((window, len(range(first, layers.windows, parts))),)) for first in range(parts)),
-        _compressor(layers.fine, layers.head_dim, _FINE, 2, latent, (layers.index_dim, indexer)),
+        _compressor(layers.fine, layers.head_dim, FINE, 2, latent, (layers.index_dim, indexer)),
         _compressor(layers.coarse, layers.head_dim, _COARSE, 1, latent, None),
     ]
     return CacheLayout(
@@ -95,7 +95,7 @@ def _compressor(
     layers: int, head_dim: int, ratio: int, overlap: int, page: int, index: tuple[int, int] | None
 ) -> Group:
     """States of compressors in 32 bits, on pages of the sizes that the latents have."""
-    block = 4 if ratio == _FINE else 8
+    block = 4 if ratio == FINE else 8
     spec = LayerSpec(
         "window",
         block,

@@ -60,6 +60,7 @@ FAMILIES = {
     "deepseek_v2": Family(),
     "deepseek_v3": Family(),
     "deepseek_v32": Family(),
+    "deepseek_v4": Family(),
 }
 _TEXT_FAMILY = {
     "qwen2_vl": "qwen2",

@@ -1,6 +1,7 @@
-"""The matrices of layers that are no attention: Gated DeltaNet, Mamba-2, and Nemotron's experts.
+"""The matrices of layers that are not plain attention: Gated DeltaNet, Mamba-2, DeepSeek V4's.
 
-Sources: vLLM's `gdn/qwen_gdn_linear_attn.py`, `mamba/mamba_mixer2.py`, `models/nemotron_h.py`.
+Sources: vLLM's `gdn/qwen_gdn_linear_attn.py`, `mamba/mamba_mixer2.py`, `models/nemotron_h.py`,
+`models/deepseek_v4/{attention,compressor}.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from vllm_spark.memory.kv.cached_layers import LayerKind, draft_modules
-from vllm_spark.memory.weights.families import attention, experts_of, experts_per_token
+from vllm_spark.memory.kv.deepseek_v4 import FINE
+from vllm_spark.memory.weights.families import attention, experts_of, experts_per_token, gated
 from vllm_spark.memory.weights.linears import Linear
 
 Config = Mapping[str, Any]
@@ -110,3 +112,49 @@ def _two_matrices(config: Config, prefix: str, ffn: int) -> list[Linear]:
         Linear(f"{prefix}.up_proj", hidden, ffn, bias),
         Linear(f"{prefix}.down_proj", ffn, hidden, bias),
     ]
+
+
+def deepseek_v4(config: Config) -> Iterator[Linear]:
+    """All layers of DeepSeek V4: low-rank attention over compressed latents, and experts."""
+    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    head_dim, rank = int(config["head_dim"]), int(config["q_lora_rank"])
+    groups, output_rank = int(config["o_groups"]), int(config["o_lora_rank"])
+    size, number = int(config["moe_intermediate_size"]), experts_of(config)
+    read = experts_per_token(config)
+    streams = int(config["hc_mult"])
+    ratios = config["compress_ratios"]
+    for layer in range(int(config["num_hidden_layers"])):
+        attn, ffn = f"layers.{layer}.attn", f"layers.{layer}.ffn"
+        yield Linear(f"{attn}.wqa_wkv", hidden, rank + head_dim, replicated=True)
+        yield Linear(f"{attn}.wq_b", rank, heads * head_dim)
+        yield Linear(f"{attn}.wo_a", heads * head_dim // groups, groups * output_rank)
+        yield Linear(f"{attn}.wo_b", groups * output_rank, hidden)
+        if ratio := int(ratios[layer]):
+            yield from _compressor(config, attn, ratio)
+        mixing = (2 + streams) * streams
+        yield replace(_in_32_bits(f"layers.{layer}.hc", streams * hidden, 2 * mixing),
+                      replicated=True)  # fmt: skip
+        yield Linear(f"{ffn}.gate", hidden, number, quantizable=False, replicated=True)
+        for name, inputs, outputs in (("w1", hidden, size), ("w3", hidden, size)):
+            yield Linear(f"{ffn}.experts.0.{name}", inputs, outputs, copies=number,
+                         copies_read=read, expert_intermediate="outputs")  # fmt: skip
+        yield Linear(f"{ffn}.experts.0.w2", size, hidden, copies=number, copies_read=read,
+                     expert_intermediate="inputs")  # fmt: skip
+        yield from gated(f"{ffn}.shared_experts", hidden, size * int(config["n_shared_experts"]))
+
+
+def _compressor(config: Config, attn: str, ratio: int) -> Iterator[Linear]:
+    """What makes a latent of several tokens; where it is of few, an index is kept besides."""
+    hidden, head_dim = int(config["hidden_size"]), int(config["head_dim"])
+    overlap = 2 if ratio == FINE else 1
+    whole = {f"{attn}.compressor": head_dim}
+    if ratio == FINE:
+        index_dim = int(config["index_head_dim"])
+        whole[f"{attn}.indexer.compressor"] = index_dim
+        heads = int(config["index_n_heads"])
+        yield Linear(f"{attn}.indexer.wq_b", int(config["q_lora_rank"]), heads * index_dim,
+                     replicated=True)  # fmt: skip
+        yield Linear(f"{attn}.indexer.weights_proj", hidden, heads, quantizable=False,
+                     replicated=True)  # fmt: skip
+    for name, size in whole.items():
+        yield Linear(name, hidden, 2 * overlap * size, quantizable=False, replicated=True)

@@ -58,6 +58,8 @@ class Linear:
     """Bytes of an element that is never quantised; None is the model's format."""
     drafts: bool = False
     """Whether it belongs to a module of multi-token prediction, loaded only where MTP is on."""
+    replicated: bool = False
+    """Whether every GPU holds it whole."""
     expert_intermediate: ExpertSide = ""
     """Which side of an expert's matrix is the intermediate size."""
 
@@ -75,6 +77,7 @@ class Linear:
     ) -> float:
         """Bytes of one copy on one of `tensor_parallel` GPUs."""
         element = self.element_bytes or dtype_bytes
+        tensor_parallel = 1 if self.replicated else tensor_parallel
         # Modules of multi-token prediction are in 16 bits in every checkpoint that was seen.
         quantized = self.quantizable and not self.drafts
         form = quantization.form_of(self.name) if quantization and quantized else None
