@@ -7,6 +7,7 @@ nor Docker.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -31,6 +32,9 @@ from vllm_spark.memory.plan import MemoryPlan, make_plan
 from vllm_spark.memory.report import output_of, table
 from vllm_spark.memory.shape import ModelShape
 from vllm_spark.problems import Problem, Unmodelled
+
+_JSON_VALUE = re.compile(r"(--?[A-Za-z][\w.-]*=)?(?=[{\[])")
+"""Where one may begin: at the start of a word, or after a flag and its equals sign."""
 
 HOSTS = {"gb10": True, "discrete": False}
 """Whether GPU and host share one memory, by the value of `--host`."""
@@ -137,7 +141,12 @@ def tried(
     unified: bool | None = None,
     version: Version | None = None,
 ) -> Settings:
-    """A stack's settings with these flags in place of its own, on this host, with this release."""
+    """A stack's settings with these flags in place of its own, on this host, with this release.
+
+    Where only the memory is given, its size says whether GPU and host share it.
+    """
+    if unified is None and memory_gib is not None:
+        unified = Machine(memory_gib).is_unified
     host: dict[str, object] = {"memory_gib": memory_gib or settings.host.memory_gib}
     if unified is not None:
         host["unified"] = unified
@@ -151,32 +160,45 @@ def tried(
 
 
 def flags_of(text: str) -> EngineFlags:
-    """The flags in a line as a shell reads it. ConfigError if it is not one.
+    """The flags in a line of a command. ConfigError if it is not one.
 
-    A JSON object at the start of a word keeps its quotation marks, with which nobody needs to
-    bother twice.
+    It is read as a shell reads it, but a JSON value needs no quotation marks around it: the shell
+    that was typed into has removed one pair already.
     """
     try:
-        argv = shlex.split(_with_quoted_objects(text))
+        argv = _words(text)
     except ValueError as error:
         what, fix = f"{text!r}: {error}", "close every quotation mark"
         raise ConfigError([Problem("--engine", what, fix)]) from error
     return EngineFlags.from_argv(argv)
 
 
-def _with_quoted_objects(text: str) -> str:
-    """Put quotes around each JSON object that begins a word."""
-    parts, position = [], 0
-    for found in re.finditer(r"(?<=[\s=]){", text):
-        if found.start() < position:
-            continue
-        try:
-            _, end = json.JSONDecoder().raw_decode(text, found.start())
-        except ValueError:
-            continue
-        parts += [text[position : found.start()], shlex.quote(text[found.start() : end])]
-        position = end
-    return "".join([*parts, text[position:]])
+def _words(line: str) -> list[str]:
+    """The words of a line. ValueError for a quotation mark that is not closed."""
+    words: list[str] = []
+    while line := line.lstrip():
+        end = _end_of_json(line)
+        if end is None:
+            rest = io.StringIO(line)
+            lexer = shlex.shlex(rest, posix=True)
+            lexer.whitespace_split, lexer.commenters = True, ""
+            words.append(lexer.get_token() or "")
+            line = rest.read()
+        else:
+            words.append(line[:end])
+            line = line[end:]
+    return words
+
+
+def _end_of_json(line: str) -> int | None:
+    """Where the JSON value ends with which the line begins; None if it begins with none."""
+    if (found := _JSON_VALUE.match(line)) is None:
+        return None
+    try:
+        _, end = json.JSONDecoder().raw_decode(line, found.end())
+    except ValueError:
+        return None
+    return end if end == len(line) or line[end].isspace() else None
 
 
 def _refuse(flags: EngineFlags, version: Version | None, misfits: list[Problem]) -> None:

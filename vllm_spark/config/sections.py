@@ -208,10 +208,8 @@ class Host(Section):
     memory_bandwidth_gbps: float = Field(
         273.0, alias="memoryBandwidthGBps", gt=0, description="GB/s of its memory"
     )
-    unified: bool | None = Field(
-        None,
-        description="whether GPU and host share one memory, as on a Spark; false for a GPU with "
-        "memory of its own; the size decides if not given",
+    unified: bool = Field(
+        True, description="true if GPU and host share one memory, as on a Spark; else false"
     )
     allow_misfit: bool = Field(
         False, description="true to be warned where a plan does not fit, instead of stopped"
