@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.planner_data import config_path
 from vllm_spark.errors import ConfigError
+from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.memory.known_models import known_shapes
 from vllm_spark.memory.kv.cached_layers import Attention
+from vllm_spark.memory.limits import Machine
 from vllm_spark.memory.model_config import read_config, shape_of
+from vllm_spark.memory.plan import make_plan
 from vllm_spark.memory.shape import ModelShape
 from vllm_spark.problems import Unmodelled
 
@@ -361,3 +368,48 @@ def test_a_file_that_is_no_config_is_a_problem_with_a_fix(content: str, tmp_path
     with pytest.raises(ConfigError) as raised:
         read_config(path)
     assert all(problem.fix for problem in raised.value.problems)
+
+
+@pytest.mark.parametrize("layers", [10**9, 10**30, -1, 2.5, True, "32"])
+def test_a_number_of_layers_that_no_model_has_is_refused_at_once(layers: Any) -> None:
+    with pytest.raises(ConfigError, match="num_hidden_layers"):
+        shape_of(LLAMA_8B | {"num_hidden_layers": layers})
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**30), 10**30),
+    st.floats(),
+    st.text(max_size=5),
+    st.just([]),
+    st.just({}),
+    st.just([None]),
+    st.just(["full_attention"]),
+)
+
+
+@given(st.data())
+def test_no_config_ends_in_anything_but_a_shape_a_reason_or_an_error_with_a_fix(
+    data: st.DataObject,
+) -> None:
+    """A config of a real model, with up to three of its values replaced by others."""
+    names = ["Qwen--Qwen3.6-35B-A3B", "openai--gpt-oss-20b", "google--gemma-4-26B-A4B",
+             "nvidia--NVIDIA-Nemotron-3-Nano-30B-A3B-NVFP4", "zai-org--GLM-5.3-FP8",
+             "deepseek-ai--DeepSeek-V4-Flash"]  # fmt: skip
+    content = json.loads(config_path(data.draw(st.sampled_from(names))).read_text())
+    for _ in range(data.draw(st.integers(1, 3))):
+        config = content["config"]
+        parts = [config, *(value for value in config.values() if isinstance(value, dict) and value)]
+        part = data.draw(st.sampled_from(parts))
+        part[data.draw(st.sampled_from(sorted(part)))] = data.draw(VALUES)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "config.json"
+        path.write_text(json.dumps(content))
+        try:
+            shape = read_config(path)
+        except ConfigError as error:
+            assert all(problem.fix for problem in error.problems)
+            return
+    if isinstance(shape, ModelShape):
+        assert make_plan(shape, EngineFlags(), Machine())

@@ -11,7 +11,11 @@ from typing import Any
 import yaml
 
 from vllm_spark.errors import ConfigError
-from vllm_spark.memory.kv.cached_layers import LayerKind, cached_layers, layer_kinds
+from vllm_spark.memory.kv.cached_layers import (
+    LayerKind,
+    cached_layers,
+    layer_kinds,
+)
 from vllm_spark.memory.quantization import (
     Quantization,
     quantization_of,
@@ -23,6 +27,7 @@ from vllm_spark.memory.weights import families
 from vllm_spark.memory.weights.families import FAMILIES, family_name
 from vllm_spark.memory.weights.hybrids import deepseek_v4, gated_delta_net, nemotron_h
 from vllm_spark.memory.weights.linears import Linear
+from vllm_spark.memory.weights.plausible import MOST_LAYERS, check_numbers, check_shape, is_size
 from vllm_spark.memory.weights.stored import StoredWeights, stored_weights
 from vllm_spark.memory.weights.vision import vision_parameters
 from vllm_spark.problems import Problem, Unmodelled
@@ -57,7 +62,7 @@ def shape_of(
             return Unmodelled(f"{quantization.reason}; {ADVICE}")
         method = str(quantization_config.get("quant_method") or "stored")
         quantization = Quantization("as stored", 0, method=method)
-    _check_numbers(text)
+    check_numbers(text)
     kinds = layer_kinds(text)
     cached = cached_layers(text)
     if isinstance(kinds, Unmodelled):
@@ -68,7 +73,7 @@ def shape_of(
     kv_heads, head_dim = families.kv_sizes(text, full=False)
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     tied_by_default = known and FAMILIES[family_name(text)].tied_by_default
-    return ModelShape(
+    shape = ModelShape(
         family=family_name(text),
         layers=int(text["num_hidden_layers"]),
         hidden_size=int(text["hidden_size"]),
@@ -93,6 +98,8 @@ def shape_of(
         pooling=bool(_POOLING_NAME.search(name))
         or any(map(_POOLING_ARCHITECTURE.search, config.get("architectures") or ())),
     )
+    check_shape(shape)
+    return shape
 
 
 def read_config(path: Path) -> ModelShape | Unmodelled:
@@ -175,41 +182,13 @@ def _why_not_modelled(
         raise ConfigError([Problem("config.json: model_type", what, fix)])
     if config.get("is_encoder_decoder"):
         return "encoder-decoder models keep a second, cross-attention cache"
-    kinds = layer_kinds(text) if "num_hidden_layers" in text else []
+    kinds = layer_kinds(text) if is_size(text.get("num_hidden_layers"), MOST_LAYERS) else []
     if isinstance(kinds, Unmodelled):
         return kinds.reason
     family = family_name(text)
     if family not in FAMILIES and stored is None:
         return f"the layers of model_type {family!r} are not known to this planner; {ADVICE}"
     return None
-
-
-def _check_numbers(text: Mapping[str, Any]) -> None:
-    """ConfigError with every size that is missing or is no positive whole number."""
-    keys = ["hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size",
-            "max_position_embeddings"]  # fmt: skip
-    sparse = families.experts_of(text) if _is_size(text.get("num_experts", 1)) else 0
-    keys.append("moe_intermediate_size" if _has_own_expert_size(text) else "intermediate_size")
-    if sparse and not families.experts_per_token(text):
-        keys.append("num_experts_per_tok")
-    keys += [key for key in ("num_key_value_heads", "head_dim") if text.get(key)]
-    problems = []
-    for key in keys:
-        value = text.get(key)
-        if not _is_size(value):
-            what = "is missing" if value is None else f"is {value!r}, not a positive whole number"
-            fix = "use the model's whole config.json, unedited"
-            problems.append(Problem(f"config.json: {key}", what, fix))
-    if problems:
-        raise ConfigError(problems)
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _has_own_expert_size(text: Mapping[str, Any]) -> bool:
-    return bool(families.experts_of(text)) and "intermediate_size" not in text
 
 
 def _ffn_size(text: Mapping[str, Any]) -> int:

@@ -42,6 +42,14 @@ class Quantization:
     mxfp4: bool = False
     """Whether this is the format whose experts the kernels pad."""
 
+    def __post_init__(self) -> None:
+        """ValueError for a tile that is none."""
+        for side in (self.scale_rows, self.scale_columns):
+            if side is not None and (not isinstance(side, int) or side <= 0):
+                raise ValueError(f"scales for tiles of {side!r} weights")
+        if not 0 <= self.bytes_per_weight <= 8:
+            raise ValueError(f"{self.bytes_per_weight} bytes for a weight")
+
     def matrix_bytes(self, inputs: int, outputs: int) -> float:
         """Bytes of one matrix with its scales."""
         rows = math.ceil(outputs / self.scale_rows) if self.scale_rows else 1

@@ -247,7 +247,13 @@ def _draft_layers(config: Mapping[str, Any]) -> list[CachedLayers]:
                       latent=first.latent, drafts=True)]  # fmt: skip
 
 
+_MOST_MODULES = 64
+
+
 def draft_modules(config: Mapping[str, Any]) -> int:
-    """Modules of multi-token prediction in the checkpoint."""
+    """Modules of multi-token prediction in the checkpoint. ValueError for a number of no model."""
     keys = ("mtp_num_hidden_layers", "num_nextn_predict_layers", "num_mtp_modules")
-    return next((int(config[key]) for key in keys if config.get(key)), 0)
+    modules = next((int(config[key]) for key in keys if config.get(key)), 0)
+    if not 0 <= modules <= _MOST_MODULES:
+        raise ValueError(f"{modules} modules of multi-token prediction")
+    return modules
