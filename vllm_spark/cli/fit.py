@@ -163,7 +163,7 @@ def flags_of(text: str) -> EngineFlags:
     """The flags in a line of a command. ConfigError if it is not one.
 
     It is read as a shell reads it, but a JSON value needs no quotation marks around it: the shell
-    that was typed into has removed one pair already.
+    that the user typed into has removed one pair already.
     """
     try:
         argv = _words(text)

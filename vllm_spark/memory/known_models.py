@@ -2,7 +2,7 @@
 
 `models/` holds the few deciding lines of config.json for the models of our stacks, so that a
 preview works anywhere; a project may have a `models/` of its own. For any other model the file is
-read where an earlier download has left it.
+read from the cache that an earlier download has filled.
 """
 
 from __future__ import annotations

@@ -29,10 +29,10 @@ from vllm_spark.problems import Problem, Unmodelled
 GIB = 2**30
 
 MEASURED = Version.parse("0.26.0")
-"""The release whose logs the constants are fitted to; a plan for an unknown release is for it."""
+"""The release of the logs that the constants are fitted to. It stands for an unknown release."""
 
 LARGEST_UNIFIED_GIB = 128
-"""A Spark has 128 GB and shows 119.6 to 121.7 GiB; what has more is a data-centre GPU."""
+"""A Spark has 128 GB and shows 119.6 to 121.7 GiB; a GPU with more is no Spark's."""
 
 
 @dataclass(frozen=True)
@@ -219,10 +219,12 @@ def _kv_element_bytes(flags: EngineFlags, shape: ModelShape, dtype_bytes: int) -
 
 
 def _quantization(flags: EngineFlags, shape: ModelShape) -> Quantization | Unmodelled | None:
-    asked = flags.get("quantization")
-    if shape.quantization is not None or not asked:
+    method = flags.get("quantization")
+    if shape.quantization is not None or not method:
         return shape.quantization
-    return fp8_per_tensor() if asked == "fp8" else Unmodelled(f"quantisation with {asked} on load")
+    if method == "fp8":
+        return fp8_per_tensor()
+    return Unmodelled(f"quantisation with {method} on load")
 
 
 def _default_batch(host: Machine, version: Version | None) -> tuple[int, int]:

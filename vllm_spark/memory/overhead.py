@@ -33,7 +33,7 @@ GRAPH_GIB_PER_LAYER = {1: 0.00015, 2: 0.000235}
 
 GROWTH_GIB = {1: 1.5, 2: 3.0}
 """Taken beyond the request under load, by model runner, CUDA graphs apart: 30B 120.28 GiB where
-118.83 was asked for; 70B 130.71 where 125.82 was, 1.92 of it graphs."""
+118.83 was requested; 70B 130.71 where 125.82 was, 1.92 of it graphs."""
 
 UNIFIED_HOST_GIB = 3.35
 """On unified memory vLLM takes all that the host loses during the start for its own, its processes
@@ -158,4 +158,4 @@ CPU_OVERHEAD = Overhead(
     host_gib=CPU_PROCESS_GIB,
     growth_gib=0,
 )
-"""The CPU engine profiles nothing: it takes the KV cache that it is told to take."""
+"""vLLM on a CPU profiles nothing: VLLM_CPU_KVCACHE_SPACE sizes its KV cache."""

@@ -72,7 +72,7 @@ def table(plan: MemoryPlan | Unmodelled, model: str) -> str:
         ("weights", f"{plan.weights_gib:.2f} GiB", _weights(plan)),
         ("run-time memory", f"{plan.overhead.subtracted_gib:.2f} GiB", _runtime(plan)),
         ("KV cache", f"{plan.pool_gib:.2f} GiB", _cache(plan)),
-        ("asked for", f"{plan.requested_gib:.2f} GiB", f"by {plan.pool_source}"),
+        ("requested", f"{plan.requested_gib:.2f} GiB", f"by {plan.pool_source}"),
         ("left to the host", f"{plan.headroom_gib:.2f} GiB", _headroom(plan)),
         (
             "full sequences",

@@ -1,7 +1,7 @@
 """Reads of a model on the Hugging Face hub what decides about memory: no weights are downloaded.
 
 The hub's own library does the talking, so HF_ENDPOINT, HF_TOKEN, a saved login, HF_HUB_OFFLINE and
-the cache mean what they mean everywhere. It is imported here alone and late: no preview needs it.
+the cache mean what they mean everywhere. Only this module imports it, and only for this command.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _AT_ONCE = 8
 """Headers that are read at the same time."""
 
 Progress = Callable[[int, int], None]
-"""Told how many of how many headers have been read."""
+"""Called with the number of headers read and the number of all headers."""
 
 
 @dataclass(frozen=True)

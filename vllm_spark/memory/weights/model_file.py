@@ -1,7 +1,7 @@
 """Writes `models/<name>.yaml`: the lines of config.json that decide, and the checkpoint's bytes.
 
-Which lines decide is not listed anywhere: the config is read once by the planner itself, and what
-it asked for is kept. So the file gives the same plan as the whole config, by construction.
+No list says which lines decide: the planner reads the config once, and the keys that it reads are
+kept. So the file gives the same plan as the whole config.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KEPT_OF_QUANTIZATION = ("quant_method", "quant_algo", "kv_cache_quant_algo", "k
 
 
 class _Recorder(dict[str, Any]):
-    """A mapping that remembers which of its keys were asked for."""
+    """A mapping that records which of its keys are read."""
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         super().__init__(
@@ -35,26 +35,26 @@ class _Recorder(dict[str, Any]):
                 for key, value in content.items()
             }
         )
-        self.asked: set[str] = set()
+        self.read: set[str] = set()
 
     def __getitem__(self, key: str) -> Any:
-        self.asked.add(key)
+        self.read.add(key)
         return super().__getitem__(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        self.asked.add(key)
+        self.read.add(key)
         return super().get(key, default)
 
     def __contains__(self, key: object) -> bool:
-        self.asked.add(str(key))
+        self.read.add(str(key))
         return super().__contains__(key)
 
     def kept(self) -> dict[str, Any]:
-        """What was asked for, in the order of the config."""
+        """The keys that were read, in the order of the config."""
         return {
             key: value.kept() if isinstance(value, _Recorder) else value
             for key, value in self.items()
-            if key in self.asked
+            if key in self.read
         }
 
 
