@@ -135,9 +135,7 @@ class MemoryPlan:
         """What a reader of the numbers should know about them; without numbers that change."""
         notes = []
         if self.shape.stored is None:
-            notes.append(
-                "weights are computed from config.json; `vllm-spark model` reads their bytes"
-            )
+            notes.append("weights are computed from config.json; `make model` reads the real bytes")
         if self.version is None:
             notes.append("vLLM's release is not known: planned as 0.26, which was measured")
         if self.pool_source != "VLLM_CPU_KVCACHE_SPACE":
