@@ -2,7 +2,7 @@
 # them is `vllm-spark` (`.venv/bin/python -m vllm_spark --help`).
 
 # Values are data: taken as they are written, and passed on in the environment, never as shell text.
-VALUES = STACK SERVER MODEL ENGINE MEMORY_GIB LOG NAME RUNS JSON PRUNE RECORD
+VALUES = STACK SERVER MODEL ENGINE MEMORY_GIB VLLM HOST ID REVISION LOG NAME RUNS JSON PRUNE RECORD
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 override STACK := $(or $(STACK),local)
 export $(VALUES)
@@ -13,7 +13,7 @@ ONE = --stack="$$STACK" $(if $(SERVER),--server="$$SERVER")
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock"
 SOURCES = __main__.py benchmarks components docs/generate.py offline tests vllm_spark
 
-.PHONY: help up down rollback preview status caches logs stop restart fit diagnose env docs format check test bench lock
+.PHONY: help up down rollback preview status caches logs stop restart fit model diagnose env docs format check test bench lock
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -39,9 +39,13 @@ caches: .venv/ready ## what STACK's cache holds; PRUNE=1 removes compiled kernel
 logs: .venv/ready ## follow the log of STACK's server
 	$(CLI) logs $(ONE)
 
-fit: .venv/ready ## whether a model fits: STACK=x or MODEL=config.json; ENGINE='--flag value' MEMORY_GIB=n JSON=1
-	$(CLI) fit $(if $(MODEL),--model="$$MODEL",--stack="$$STACK") \
-	  $(if $(ENGINE),--engine="$$ENGINE") $(if $(MEMORY_GIB),--memory-gib="$$MEMORY_GIB") $(if $(JSON),--json)
+fit: .venv/ready ## whether a model fits: STACK=x or MODEL=config.json; ENGINE='--flag value' VLLM=release HOST=gb10|discrete MEMORY_GIB=n JSON=1
+	$(CLI) fit $(if $(MODEL),--model="$$MODEL",--stack "$$STACK") \
+	  $(if $(ENGINE),--engine="$$ENGINE") $(if $(MEMORY_GIB),--memory-gib="$$MEMORY_GIB") \
+	  $(if $(VLLM),--vllm="$$VLLM") $(if $(HOST),--host="$$HOST") $(if $(JSON),--json)
+
+model: .venv/ready ## read a model's sizes from the hub into models/: ID=owner/name REVISION=commit
+	$(CLI) model $(if $(REVISION),--revision="$$REVISION") -- "$$ID"
 
 diagnose: .venv/ready ## why a vLLM did not start: LOG=file, or LOG=- for standard input; JSON=1
 	$(CLI) diagnose $(if $(JSON),--json) -- "$$LOG"

@@ -5,8 +5,8 @@
 Plain Python without packages. Told by environment: HUB_PORT, HUB_RATE (bytes a second for all
 downloads together), HUB_BREAK (a download breaks off after so many bytes, each file once),
 HUB_SILENT (1: questions about models are taken and never answered).
-A model whose folder holds GATED is refused without a token; every model has the one revision
-`main`, whose commit is made from its files' names and sizes.
+A model whose folder holds GATED is refused without a token, one whose folder holds BUSY with 429;
+every model has the one revision `main`, whose commit is made from its files' names and sizes.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Hub(BaseHTTPRequestHandler):
         size = path.stat().st_size
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         first = int(wanted[1]) if wanted else 0
-        last = int(wanted[2]) if wanted and wanted[2] else size - 1
+        last = min(int(wanted[2]), size - 1) if wanted and wanted[2] else size - 1
         headers = {
             "ETag": f'"{_tag(name, file)}"',
             "X-Repo-Commit": _commit(name),
@@ -118,6 +118,8 @@ class Hub(BaseHTTPRequestHandler):
     def allowed(self, name: str, revision: str) -> bool:
         if not (FOLDER / name).is_dir():
             self.refuse(404, "RepoNotFound")
+        elif (FOLDER / name / "BUSY").exists():
+            self.refuse(429, "RateLimited")
         elif (FOLDER / name / "GATED").exists() and "Authorization" not in self.headers:
             self.refuse(403, "GatedRepo")
         elif revision not in ("main", _commit(name)):

@@ -7,6 +7,7 @@
     │   ├── DockerUnavailable  the daemon did not answer; that says nothing about containers
     │   └── DockerRefused      the daemon answered with an error
     ├── FetchError             the model's files could not be fetched
+    ├── HubError               the Hugging Face hub, or a model on it, cannot be read
     ├── PreflightError         the host cannot take the container as it is declared
     ├── GateError              the server does not serve
     ├── RollbackError          the last good deployment cannot be deployed again
@@ -66,6 +67,15 @@ class DockerRefused(DockerError):
 
 class FetchError(VllmSparkError):
     """The model's files could not be fetched; nothing was changed."""
+
+
+class HubError(VllmSparkError):
+    """The Hugging Face hub did not give what was asked for, or a model on it is not as it must be.
+
+    It never means that a model does not exist: the hub hides private ones in the same words.
+    """
+
+    exit_code = 2
 
 
 class PreflightError(VllmSparkError):

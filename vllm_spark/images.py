@@ -30,14 +30,24 @@ NGC_VERSIONS = {  # by the first five characters of the tag
     "25.09": "0.10.1.1",
     "25.10": "0.10.2",
     "25.11": "0.11.0",
+    "25.12": "0.11.1",
     "26.01": "0.11.1",
     "26.02": "0.15.1",
     "26.03": "0.17.1",
     "26.04": "0.19.0",
     "26.05": "0.20.1",
+    "26.06": "0.22.1",
     "26.07": "0.24.0",
     "26.08": "0.27.1",
+    "26.09": "0.29.0",
+    "26.10": "0.31.0",
 }
+
+DISPUTED = {
+    "26.01": "NVIDIA's release notes name 0.11.1, and the logs of two users 0.13.0",
+    "26.06": "two users report that it answers every request with 500; others measured with it",
+}
+"""What users report of NVIDIA's images that does not agree."""
 
 
 @dataclass(frozen=True, order=True)
@@ -144,7 +154,8 @@ def vllm_version(reference: ImageReference) -> Version | None:
     """The vLLM release in the image if its tag tells, else None: nightlies, digests, own images."""
     tag = reference.tag or ""
     if reference.family == "ngc":
-        release = NGC_VERSIONS.get(tag[:5])
+        # A preview (26.10.pre1) may hold another release than the image that follows it.
+        release = NGC_VERSIONS.get(tag[:5]) if ".pre" not in tag else None
         return Version.parse(release) if release else None
     if reference.family == "upstream" and re.match(r"v?\d+\.\d+\.\d+", tag):
         return Version.parse(tag)
@@ -161,6 +172,15 @@ def check_image(reference: ImageReference, version: Version | None) -> list[Prob
                 WHERE,
                 f"the tag {tag} moves, so a pull may bring another vLLM without a change of config",
                 "take the tag of a release, or add the digest that `docker images --digests` shows",
+            )
+        )
+    if reference.family == "ngc" and tag[:5] in DISPUTED:
+        warnings.append(
+            Problem(
+                WHERE,
+                f"reports about {tag} do not agree: {DISPUTED[tag[:5]]}",
+                "see which vLLM its log names and set vllm-spark:image.vllmVersion, or take "
+                "another image",
             )
         )
     if version is None:

@@ -8,6 +8,7 @@ import pulumi
 import pytest
 
 from tests.stack.conftest import ROOT, Deploy
+from vllm_spark.problems import Unmodelled
 
 SPARK = {"max-model-len": 32768, "gpu-memory-utilization": 0.85, "max-num-seqs": 64}
 
@@ -16,8 +17,14 @@ SPARK = {"max-model-len": 32768, "gpu-memory-utilization": 0.85, "max-num-seqs":
     "stack", [path.name.split(".")[1] for path in sorted(Path(ROOT).glob("Pulumi.*.yaml"))]
 )
 def test_every_stack_of_the_repository_fits_its_host(deploy: Deploy, stack: str) -> None:
-    review = deploy(stack).outputs["server"].review
-    assert review.plan.kv_tokens > 0
+    plan = deploy(stack).outputs["server"].review.plan
+    assert isinstance(plan, Unmodelled) or plan.kv_tokens > 0
+
+
+def test_a_stack_whose_model_cannot_be_planned_previews_and_says_why(deploy: Deploy) -> None:
+    plan = deploy("spark", model={"id": "nobody/knows-it"}).outputs["server"].review.plan
+    assert isinstance(plan, Unmodelled)
+    assert "vllm-spark model nobody/knows-it" in plan.reason
 
 
 def test_a_model_too_large_for_the_host_is_refused_with_a_flag_to_change(deploy: Deploy) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def test_the_memory_of_this_machine_is_read_here(
     daemon: FakeDaemon, available: SetAvailable
 ) -> None:
     available(80.0)
-    memory = host().memory()
+    memory = host().memory(threading.Event())
     assert (round(memory.total_gib, 2), round(memory.available_gib, 2)) == (121.69, 80.0)
     assert not any("create" in asked for asked in daemon.asked)
 
@@ -70,7 +71,7 @@ def test_the_memory_of_another_machine_is_read_in_a_container_there(
         container.exits(0)
 
     daemon.when_started = process
-    memory = host().memory()
+    memory = host().memory(threading.Event())
     assert (memory.total_gib, memory.available_gib, memory.free_gib) == (64.0, 2.0, 1.0)
     assert daemon.containers == {}, "the container is removed"
 
@@ -81,7 +82,7 @@ def test_a_container_that_cannot_tell_the_memory_is_an_error_of_docker(
     daemon.info["MemTotal"] = 64 * GIB
     daemon.when_started = lambda container: container.exits(127)
     with pytest.raises(ContainerError):
-        host().memory()
+        host().memory(threading.Event())
 
 
 def test_what_is_no_meminfo_is_no_memory(daemon: FakeDaemon, available: SetAvailable) -> None:
@@ -93,7 +94,7 @@ def test_what_is_no_meminfo_is_no_memory(daemon: FakeDaemon, available: SetAvail
 
     daemon.when_started = process
     with pytest.raises(ValueError, match="no MemTotal"):
-        host().memory()
+        host().memory(threading.Event())
 
 
 # Who is on the GPU

@@ -125,3 +125,29 @@ def test_an_image_of_unknown_release_is_warned_of_with_the_key_that_tells_it() -
     reference = ImageReference.parse("ghcr.io/somebody/spark-vllm:1")
     (warning,) = check_image(reference, None)
     assert "vllm-spark:image.vllmVersion" in warning.fix
+
+
+@pytest.mark.parametrize(
+    ("tag", "version"),
+    [
+        ("25.12.post1-py3", "0.11.1"),
+        ("26.05.post1-py3", "0.20.1"),
+        ("26.06-py3", "0.22.1"),
+        ("26.09-py3", "0.29.0"),
+        ("26.10-py3", "0.31.0"),
+        ("26.10.pre1-py3", None),
+        ("27.01-py3", None),
+    ],
+)
+def test_a_later_build_holds_the_same_vllm_and_a_preview_may_hold_another(
+    tag: str, version: str | None
+) -> None:
+    found = vllm_version(ImageReference.parse(f"nvcr.io/nvidia/vllm:{tag}"))
+    assert found == (Version.parse(version) if version else None)
+
+
+@pytest.mark.parametrize(("tag", "doubtful"), [("26.01-py3", True), ("26.02-py3", False)])
+def test_an_image_about_which_reports_disagree_is_a_warning(tag: str, doubtful: bool) -> None:
+    reference = ImageReference.parse(f"nvcr.io/nvidia/vllm:{tag}")
+    warnings = check_image(reference, vllm_version(reference))
+    assert any("do not agree" in doubt.what for doubt in warnings) is doubtful

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from vllm_spark.config.settings import Settings
-from vllm_spark.deployment.review import misfits_of
+from vllm_spark.deployment.review import misfits_of, plan_of
+from vllm_spark.errors import ConfigError
 from vllm_spark.memory.known_models import find_shape
+from vllm_spark.memory.plan import MemoryPlan
 from vllm_spark.memory.shape import ModelShape
 from vllm_spark.problems import Unmodelled
 
@@ -73,3 +75,62 @@ def test_a_broken_config_in_the_cache_is_named(tmp_path: Path) -> None:
     found = find_shape("some/llama", None, str(tmp_path))
     assert isinstance(found, Unmodelled)
     assert "snapshots/0123abc/config.json" in found.reason
+
+
+def test_a_cache_that_this_user_may_not_read_is_an_error_with_a_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root every folder can be read, so the refusal of the kernel is played."""
+
+    def refused(self: Path, *_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(ConfigError, match="Permission denied") as raised:
+        find_shape("some/llama", None, str(tmp_path))
+    (problem,) = raised.value.problems
+    assert problem.where == "vllm-spark:cache.hostPath"
+    assert "chmod" in problem.fix
+
+
+GPU_STACK = {
+    "model": "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8",
+    "image": "nvcr.io/nvidia/vllm:25.09-py3",
+    "cache": {"hostPath": "/opt/hf"},
+    "engine": {"gpu-memory-utilization": 0.85, "max-model-len": 32768},
+}
+
+
+def test_the_cpus_variable_means_nothing_to_an_image_for_a_gpu() -> None:
+    plain, with_it = (
+        plan_of(Settings.parse({**GPU_STACK, "container": {"environment": variables}}, frozenset()))
+        for variables in ({}, {"VLLM_CPU_KVCACHE_SPACE": "4"})
+    )
+    assert isinstance(plain, MemoryPlan)
+    assert plain.pool_source == "gpu-memory-utilization"
+    assert with_it == plain
+
+
+def test_a_host_may_say_that_its_gpu_has_memory_of_its_own() -> None:
+    host = {"memoryGiB": 79.18, "unified": False}
+    plan = plan_of(Settings.parse({**GPU_STACK, "host": host}, frozenset()))
+    assert isinstance(plan, MemoryPlan)
+    assert plan.overhead.host_gib == 0
+
+
+def test_a_draft_model_is_counted_where_it_is_known_and_named_where_it_is_not(
+    tmp_path: Path,
+) -> None:
+    cached(tmp_path, json.dumps(CONFIG))
+    plans = {}
+    for draft in ("some/llama", "some/other"):
+        speculation = {"method": "eagle3", "model": draft, "num_speculative_tokens": 3}
+        engine = {**GPU_STACK["engine"], "speculative-config": speculation}  # type: ignore[dict-item]
+        config = {**GPU_STACK, "engine": engine, "cache": {"hostPath": str(tmp_path)}}
+        plans[draft] = plan_of(Settings.parse(config, frozenset()))
+    known, unknown = plans["some/llama"], plans["some/other"]
+    assert isinstance(known, MemoryPlan)
+    assert isinstance(unknown, MemoryPlan)
+    assert known.weights_gib > unknown.weights_gib
+    assert not any("draft model" in note for note in known.notes())
+    assert any("some/other" in note for note in unknown.notes())

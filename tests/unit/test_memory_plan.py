@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.planner_data import shape
 from vllm_spark.errors import ConfigError
 from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.images import Version
@@ -148,7 +149,6 @@ def test_whether_graphs_come_off_the_kv_cache_depends_on_the_release(
     [
         (QWEN_30B, GUIDE, 68.9, 753_000, 23),
         (QWEN_32B, GUIDE | {"gpu-memory-utilization": 0.90}, 72, 295_000, 9),
-        (LLAMA_70B, LLAMA_FLAGS | {"gpu-memory-utilization": 0.80}, 24, 79_000, 9.6),
     ],
 )
 def test_the_plan_is_within_3_percent_of_what_a_spark_leaves(
@@ -187,12 +187,26 @@ def test_the_cpu_engine_gets_the_blocks_that_its_space_holds(
     assert planned(SMOLLM2, flags, version="0.32", cpu_kv_cache_gib=gib).kv_tokens == tokens
 
 
-def test_defaults_come_from_the_model_and_from_the_release() -> None:
-    old, new = (planned(QWEN_32B, {}, version=version) for version in ("0.10.1", "0.33"))
+def test_defaults_come_from_the_model_the_device_and_the_release() -> None:
+    old, new = (planned(QWEN_32B, {}, H200, version) for version in ("0.10.1", "0.33"))
     assert (old.limits.utilization, new.limits.utilization) == (0.9, 0.92)
-    assert (old.limits.max_num_seqs, new.limits.max_num_seqs) == (1024, 256)
-    assert (old.limits.max_num_batched_tokens, new.limits.max_num_batched_tokens) == (8192, 2048)
+    assert (old.limits.max_num_seqs, new.limits.max_num_seqs) == (1024, 1024)
     assert old.max_model_len == new.max_model_len == 40960
+
+
+@pytest.mark.parametrize("version", ["0.13", "0.19", "0.26", "0.33"])
+def test_a_gb10_gets_the_batch_of_a_small_gpu_since_it_does_not_tell_its_memory(
+    version: str,
+) -> None:
+    limits = planned(QWEN_32B, {}, SPARK, version).limits
+    assert (limits.max_num_batched_tokens, limits.max_num_seqs) == (2048, 256)
+
+
+def test_a_gpu_with_memory_of_its_own_may_be_no_larger_than_a_spark() -> None:
+    discrete = planned(QWEN_30B, GUIDE, Machine(79.18, unified=False))
+    assert discrete.limits.max_num_batched_tokens == 16384
+    assert discrete.overhead.host_gib == 0
+    assert not any("unified" in note for note in discrete.notes())
 
 
 def test_an_automatic_length_is_the_longest_that_the_cache_holds() -> None:
@@ -215,9 +229,9 @@ def test_eager_execution_needs_no_graphs() -> None:
 
 
 def test_a_16_bit_checkpoint_halves_when_vllm_quantises_it() -> None:
-    shape = replace(planned(QWEN_32B, GUIDE).shape, quantization=None)
-    whole = make_plan(shape, EngineFlags(GUIDE), H200)
-    halved = make_plan(shape, EngineFlags(GUIDE | {"quantization": "fp8"}), H200)
+    plain = replace(planned(QWEN_32B, GUIDE).shape, quantization=None)
+    whole = make_plan(plain, EngineFlags(GUIDE), H200)
+    halved = make_plan(plain, EngineFlags(GUIDE | {"quantization": "fp8"}), H200)
     assert isinstance(whole, MemoryPlan)
     assert isinstance(halved, MemoryPlan)
     assert whole.weights_gib == pytest.approx(61.0, rel=0.01)
@@ -232,6 +246,70 @@ def test_two_sparks_share_weights_and_cache() -> None:
     assert shared.kv_tokens > 4 * alone.kv_tokens
 
 
+def test_lora_adapters_reserve_memory_by_slots_and_rank() -> None:
+    plain, one, eight = (
+        planned(QWEN_32B, GUIDE | flags)
+        for flags in ({}, {"enable-lora": True}, {"enable-lora": True, "max-loras": 8})
+    )
+    assert plain.overhead.adapter_gib == 0
+    assert eight.overhead.adapter_gib == pytest.approx(8 * one.overhead.adapter_gib)
+    assert plain.kv_tokens > one.kv_tokens > eight.kv_tokens
+
+
+@pytest.mark.parametrize(
+    "flags", [{"runner": "pooling"}, {"convert": "embed"}, {"task": "embed"}, {"runner": "auto"}]
+)
+def test_a_model_for_embeddings_has_no_output_layer(flags: dict[str, Any]) -> None:
+    embedding = shape("Qwen--Qwen3-Embedding-8B")
+    plan = make_plan(embedding, EngineFlags(flags), SPARK)
+    asked_to_generate = make_plan(embedding, EngineFlags({"runner": "generate"}), SPARK)
+    assert isinstance(plan, MemoryPlan)
+    assert isinstance(asked_to_generate, MemoryPlan)
+    assert plan.weights_gib == pytest.approx(14.11, rel=0.001)
+    assert asked_to_generate.weights_gib == pytest.approx(15.26, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{"language-model-only": True}, {"limit-mm-per-prompt": {"image": 0, "video": 0}}],
+)
+def test_a_server_for_text_alone_loads_no_vision_tower(flags: dict[str, Any]) -> None:
+    model = shape("Qwen--Qwen3.5-27B")
+    whole, text = (make_plan(model, EngineFlags(given), SPARK) for given in ({}, flags))
+    assert isinstance(whole, MemoryPlan)
+    assert isinstance(text, MemoryPlan)
+    assert whole.weights_gib - text.weights_gib == pytest.approx(0.86, abs=0.01)
+    assert (whole.overhead.vision_gib, text.overhead.vision_gib) == (3.5, 0)
+
+
+def test_multi_token_prediction_loads_its_module_and_caches_its_layer() -> None:
+    model = shape("Qwen--Qwen3.6-27B-FP8")
+    mtp: dict[str, Any] = {"speculative-config": {"method": "mtp", "num_speculative_tokens": 2}}
+    without, with_it = (
+        make_plan(model, EngineFlags({"max-model-len": 32768} | given), SPARK)
+        for given in ({}, mtp)
+    )
+    assert isinstance(without, MemoryPlan)
+    assert isinstance(with_it, MemoryPlan)
+    assert with_it.weights_gib - without.weights_gib == pytest.approx(0.79, abs=0.02)
+    assert with_it.sequence_gib > without.sequence_gib
+
+
+@pytest.mark.parametrize(
+    ("backend", "gib"), [("marlin", 65.91), ("triton", 60.78), ("flashinfer_cutlass", 62.3)]
+)
+def test_the_kernels_of_the_experts_decide_about_5_gib_of_gpt_oss(backend: str, gib: float) -> None:
+    model = shape("openai--gpt-oss-120b")
+    plan = make_plan(model, EngineFlags({"moe-backend": backend}), SPARK)
+    assert isinstance(plan, MemoryPlan)
+    assert plan.weights_gib == pytest.approx(gib, abs=1.1)
+    assert plan.at_best.weights_gib == plan.weights_gib
+    by_default = make_plan(model, EngineFlags(), SPARK)
+    assert isinstance(by_default, MemoryPlan)
+    assert by_default.weights_gib == pytest.approx(65.91, abs=0.01)
+    assert by_default.at_best.weights_gib == pytest.approx(60.78, abs=0.6)
+
+
 @pytest.mark.parametrize(
     "flags",
     [
@@ -241,6 +319,15 @@ def test_two_sparks_share_weights_and_cache() -> None:
 )
 def test_flags_that_are_not_modelled_give_a_reason_and_no_numbers(flags: dict[str, Any]) -> None:
     assert isinstance(make_plan(known_shapes()[QWEN_30B], EngineFlags(flags), SPARK), Unmodelled)
+
+
+def test_a_drafter_beside_deepseek_v4_is_not_modelled_and_the_model_alone_is() -> None:
+    model = shape("deepseek-ai--DeepSeek-V4-Flash")
+    mtp: dict[str, Any] = {"speculative-config": {"method": "mtp", "num_speculative_tokens": 1}}
+    assert isinstance(make_plan(model, EngineFlags({}), SPARK), MemoryPlan)
+    found = make_plan(model, EngineFlags(mtp), SPARK)
+    assert isinstance(found, Unmodelled)
+    assert "drafter" in found.reason
 
 
 def test_all_impossible_numbers_are_refused_at_once() -> None:

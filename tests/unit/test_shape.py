@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.planner_data import config_path
 from vllm_spark.errors import ConfigError
+from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.memory.known_models import known_shapes
+from vllm_spark.memory.kv.cached_layers import Attention
+from vllm_spark.memory.limits import Machine
 from vllm_spark.memory.model_config import read_config, shape_of
+from vllm_spark.memory.plan import make_plan
 from vllm_spark.memory.shape import ModelShape
 from vllm_spark.problems import Unmodelled
 
@@ -176,7 +184,10 @@ def test_a_sliding_window_as_wide_as_the_longest_sequence_is_none() -> None:
     """Phi-3-mini-128k and Phi-4-mini have one of 262,144 tokens, over 131,072 positions."""
     wide = modelled(PHI_4 | {"sliding_window": 262144})
     assert wide == modelled(PHI_4)
-    assert isinstance(shape_of(PHI_4 | {"sliding_window": 2047}), Unmodelled)
+    narrow = modelled(PHI_4 | {"sliding_window": 2047})
+    assert [layer.retained_tokens for layer in narrow.cached if isinstance(layer, Attention)] == [
+        2047
+    ]
 
 
 @pytest.mark.parametrize(
@@ -297,14 +308,10 @@ def test_layers_that_a_checkpoint_leaves_in_16_bits_are_counted_so(ignored: str)
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"sliding_window": 4096}, "sliding-window"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
-        ({"layer_types": ["full_attention", "linear_attention"]}, "hybrid"),
+        ({"layer_types": ["full_attention", "lightning_attention"]}, "lightning_attention"),
         ({"mamba_d_state": 128}, "hybrid"),
-        ({"model_type": "nemotron_h", "hybrid_override_pattern": "M-M*-"}, "hybrid"),
-        ({"model_type": "gpt_oss", "quantization_config": {"quant_method": "mxfp4"}}, "gpt_oss"),
-        ({"model_type": "gemma3_text", "sliding_window": 512}, "sliding-window"),
-        ({"kv_lora_rank": 512, "model_type": "deepseek_v3"}, "MLA"),
+        ({"model_type": "minimax", "attn_type_list": [0, 0, 1]}, "lightning"),
+        ({"model_type": "lfm2", "conv_L_cache": 3}, "hybrid"),
         ({"is_encoder_decoder": True}, "encoder-decoder"),
         ({"model_type": "brand_new"}, "brand_new"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "bitsandbytes"),
@@ -317,7 +324,6 @@ def test_layers_that_a_checkpoint_leaves_in_16_bits_are_counted_so(ignored: str)
             },
             "token",
         ),
-        ({"text_config": LLAMA_8B | {"sliding_window": 1024}}, "1,024"),
     ],
 )
 def test_what_is_not_modelled_is_said_instead_of_guessed(
@@ -362,3 +368,48 @@ def test_a_file_that_is_no_config_is_a_problem_with_a_fix(content: str, tmp_path
     with pytest.raises(ConfigError) as raised:
         read_config(path)
     assert all(problem.fix for problem in raised.value.problems)
+
+
+@pytest.mark.parametrize("layers", [10**9, 10**30, -1, 2.5, True, "32"])
+def test_a_number_of_layers_that_no_model_has_is_refused_at_once(layers: Any) -> None:
+    with pytest.raises(ConfigError, match="num_hidden_layers"):
+        shape_of(LLAMA_8B | {"num_hidden_layers": layers})
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**30), 10**30),
+    st.floats(),
+    st.text(max_size=5),
+    st.just([]),
+    st.just({}),
+    st.just([None]),
+    st.just(["full_attention"]),
+)
+
+
+@given(st.data())
+def test_no_config_ends_in_anything_but_a_shape_a_reason_or_an_error_with_a_fix(
+    data: st.DataObject,
+) -> None:
+    """A config of a real model, with up to three of its values replaced by others."""
+    names = ["Qwen--Qwen3.6-35B-A3B", "openai--gpt-oss-20b", "google--gemma-4-26B-A4B",
+             "nvidia--NVIDIA-Nemotron-3-Nano-30B-A3B-NVFP4", "zai-org--GLM-5.3-FP8",
+             "deepseek-ai--DeepSeek-V4-Flash"]  # fmt: skip
+    content = json.loads(config_path(data.draw(st.sampled_from(names))).read_text())
+    for _ in range(data.draw(st.integers(1, 3))):
+        config = content["config"]
+        parts = [config, *(value for value in config.values() if isinstance(value, dict) and value)]
+        part = data.draw(st.sampled_from(parts))
+        part[data.draw(st.sampled_from(sorted(part)))] = data.draw(VALUES)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "config.json"
+        path.write_text(json.dumps(content))
+        try:
+            shape = read_config(path)
+        except ConfigError as error:
+            assert all(problem.fix for problem in error.problems)
+            return
+    if isinstance(shape, ModelShape):
+        assert make_plan(shape, EngineFlags(), Machine())

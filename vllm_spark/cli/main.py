@@ -23,6 +23,7 @@ from vllm_spark.cli.containers import logs, restart, stop
 from vllm_spark.cli.deploy import down, env, preview, up
 from vllm_spark.cli.diagnose import diagnose
 from vllm_spark.cli.fit import fit
+from vllm_spark.cli.model import model
 from vllm_spark.cli.rollback import rollback
 from vllm_spark.cli.status import status
 from vllm_spark.docker_host.connection import docker_errors
@@ -65,6 +66,7 @@ for command in (
     restart,
     caches,
     fit,
+    model,
     diagnose,
     env,
 ):

@@ -19,7 +19,8 @@ from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.images import check_image
 from vllm_spark.memory.known_models import find_shape
 from vllm_spark.memory.limits import Machine, cpu_kv_cache_gib
-from vllm_spark.memory.misfits import problems_of
+from vllm_spark.memory.loading import speculation_of
+from vllm_spark.memory.misfits import problems_of, warnings_of
 from vllm_spark.memory.model_checks import check_for_model
 from vllm_spark.memory.plan import MemoryPlan, make_plan
 from vllm_spark.memory.shape import ModelShape
@@ -72,7 +73,7 @@ def review(settings: Settings, *, has_key: bool | None = None) -> Review:
     if misfits and not settings.host.allow_misfit:
         raise ConfigError(misfits)
     doubts = (*checked.warnings, *check_image(settings.image.reference, version))
-    return Review(plan, (*misfits, *doubts))
+    return Review(plan, (*misfits, *warnings_of(plan), *doubts))
 
 
 def _exposed(endpoint: Endpoint) -> list[Problem]:
@@ -91,15 +92,18 @@ def _exposed(endpoint: Endpoint) -> list[Problem]:
 
 def plan_of(settings: Settings) -> MemoryPlan | Unmodelled:
     """The stack's memory plan, whether it fits or not. ConfigError for impossible numbers."""
-    cpu_gib = cpu_kv_cache_gib(settings.container.environment)
-    if settings.image.reference.is_cpu and cpu_gib is None:
-        return Unmodelled(
-            "without VLLM_CPU_KVCACHE_SPACE in container.environment, vLLM on a CPU sizes its KV "
-            "cache by the memory that it finds"
-        )
+    cpu_gib = None
+    if settings.image.reference.is_cpu:  # elsewhere the variable means nothing
+        cpu_gib = cpu_kv_cache_gib(settings.container.environment)
+        if cpu_gib is None:
+            return Unmodelled(
+                "without VLLM_CPU_KVCACHE_SPACE in container.environment, vLLM on a CPU sizes its "
+                "KV cache by the memory that it finds"
+            )
     host = settings.host
     machine = Machine(host.memory_gib, host.memory_bandwidth_gbps, host.unified)
-    return make_plan(_shape(settings), settings.engine, machine, settings.image.version, cpu_gib)
+    version = settings.image.version
+    return make_plan(_shape(settings), settings.engine, machine, version, cpu_gib, _draft(settings))
 
 
 def misfits_of(settings: Settings) -> list[Problem]:
@@ -119,6 +123,14 @@ def misfits_with_model(settings: Settings) -> list[Problem]:
 def _shape(settings: Settings) -> ModelShape | Unmodelled:
     model = settings.model
     return find_shape(model.id, model.revision, settings.cache.host_path)
+
+
+def _draft(settings: Settings) -> ModelShape | Unmodelled | None:
+    """The draft model that `speculative-config` names, if it is a repository of the hub."""
+    model = speculation_of(settings.engine).model
+    if model is None:
+        return None
+    return find_shape(model, None, settings.cache.host_path)
 
 
 def _model_problems(

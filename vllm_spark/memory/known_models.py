@@ -2,7 +2,7 @@
 
 `models/` holds the few deciding lines of config.json for the models of our stacks, so that a
 preview works anywhere; a project may have a `models/` of its own. For any other model the file is
-read where an earlier download has left it.
+read from the cache that an earlier download has filled.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 import yaml
 
 from vllm_spark.errors import ConfigError
-from vllm_spark.memory.model_config import read_config
+from vllm_spark.memory.model_config import CONFIG_FILE, read_config
 from vllm_spark.memory.shape import ModelShape
-from vllm_spark.problems import Unmodelled
+from vllm_spark.problems import Problem, Unmodelled
 from vllm_spark.project import ROOT
 
 _PACKAGE = Path(__file__).parent
@@ -31,45 +31,76 @@ def find_shape(
     """The shape of the model with this Hugging Face id.
 
     `cache_folder` is a hub cache on this host, None if the cache is a Docker volume, which only
-    root can look into. A config.json there that cannot be read makes the model unmodelled.
+    root can look into. A config.json there that is broken makes the model unmodelled; ConfigError
+    for a cache that this user may not read.
     """
     if model in known_shapes():
         return known_shapes()[model]
     if cache_folder is not None:
-        found = _cached_config(Path(cache_folder), model, revision or "main")
+        try:
+            found = _cached_config(Path(cache_folder), model, revision or "main")
+        except OSError as error:
+            raise ConfigError([_unreadable(cache_folder, error)]) from error
         if found is not None:
             try:
                 return read_config(found)
             except ConfigError as error:
                 return Unmodelled(str(error.problems[0]))
     return Unmodelled(
-        f"neither models/ nor the cache knows {model}; `make fit MODEL=config.json` plans it from "
-        "the file on its page"
+        f"neither models/ nor the cache knows {model}; `vllm-spark model {model}` reads its sizes "
+        "from the hub, and `make fit MODEL=config.json` plans it from the file on its page"
     )
 
 
 @cache
 def known_shapes() -> dict[str, ModelShape | Unmodelled]:
-    """The shapes of `models/*.yaml` by Hugging Face id; those of the project win."""
+    """The shapes of `models/*.yaml` by Hugging Face id; those of the project win.
+
+    ConfigError for a file that is not one of ours.
+    """
     return {
-        yaml.safe_load(path.read_text())["id"]: read_config(path)
+        _id_in(path): read_config(path)
         for folder in (BUILT_IN, ROOT / "models")
         for path in sorted(folder.glob("*.yaml"))
     }
 
 
+def _id_in(path: Path) -> str:
+    try:
+        content = yaml.safe_load(path.read_text())
+        return str(content["id"])
+    except (OSError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
+        what = "does not say which model it is for (key `id`)"
+        fix = "write it with `vllm-spark model ID`, or delete it"
+        raise ConfigError([Problem(str(path), what, fix)]) from error
+
+
 def _cached_config(cache_folder: Path, model: str, revision: str) -> Path | None:
     """config.json of a revision in the hub's layout: refs/<name> holds a commit, a snapshot's name.
 
-    The guide's container kept it below hub/, beside the weights.
+    The guide's container kept it below hub/, beside the weights. OSError where this user may not
+    look; what does not exist is None.
     """
     for folder in (cache_folder, cache_folder / "hub"):
         repository = folder / f"models--{model.replace('/', '--')}"
         try:
             commit = (repository / "refs" / revision).read_text().strip()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             commit = revision
-        config = repository / "snapshots" / commit / "config.json"
-        if config.is_file():
-            return config
+        config = repository / "snapshots" / commit / CONFIG_FILE
+        try:
+            config.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        return config
     return None
+
+
+def _unreadable(cache_folder: str, error: OSError) -> Problem:
+    return Problem(
+        "vllm-spark:cache.hostPath",
+        f"{error.filename} cannot be read by this user ({error.strerror}), so the model in it "
+        "cannot be planned",
+        f"run `sudo chmod -R a+rX {cache_folder}`, or write the model's sizes into models/ with "
+        "`vllm-spark model ID`",
+    )

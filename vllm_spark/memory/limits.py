@@ -7,31 +7,39 @@ a config still has a value here. Read in the source of vLLM 0.10.1 to 0.33.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vllm_spark.errors import ConfigError
 from vllm_spark.flags.checks import integer, is_auto_length
 from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.flags.history import WHERE
 from vllm_spark.images import Version
+from vllm_spark.memory.kv.specs import CacheFlags
+from vllm_spark.memory.loading import (
+    Speculation,
+    adapter_bytes,
+    is_pooling,
+    loaded_parts,
+    speculation_of,
+)
 from vllm_spark.memory.quantization import Quantization, fp8_per_tensor
-from vllm_spark.memory.shape import ModelShape
+from vllm_spark.memory.shape import Loaded, ModelShape
 from vllm_spark.problems import Problem, Unmodelled
 
 GIB = 2**30
 
 MEASURED = Version.parse("0.26.0")
-"""The release whose logs the constants are fitted to; a plan for an unknown release is for it."""
+"""The release of the logs that the constants are fitted to. It stands for an unknown release."""
 
 LARGEST_UNIFIED_GIB = 128
-"""A Spark has 128 GB and shows 119.6 to 121.7 GiB; what has more is a data-centre GPU."""
+"""A Spark has 128 GB and shows 119.6 to 121.7 GiB; a GPU with more is no Spark's."""
 
 
 @dataclass(frozen=True)
 class Machine:
     """The memory that weights, KV cache and everything else must share.
 
-    `unified` says whether host and GPU share it, as on a Spark; by default its size tells.
+    `unified` says whether host and GPU share it, as on a Spark; None leaves it to the size.
     """
 
     memory_gib: float = 121.69
@@ -52,24 +60,53 @@ class Limits:
     max_model_len: int | None
     """None is vLLM's `auto`: as long as fits."""
     max_num_seqs: int
-    max_num_batched_tokens: int
-    block_size: int
-    kv_element_bytes: int
-    dtype_bytes: int
-    quantization: Quantization | None
-    tensor_parallel: int
     kv_pool_bytes: int | None
     kv_blocks: int | None
     cuda_graphs: bool
+    quantization: Quantization | None
+    cache: CacheFlags
+    """What decides about the KV cache."""
+    loaded: Loaded
+    """Which parts of the model are loaded."""
+    speculation: Speculation
+    chose_backend: bool
+    """Whether moe-backend says which kernels the experts use."""
+    adapter_gib: float
+    """GiB reserved for LoRA adapters."""
     uncounted: tuple[str, ...]
     """What these flags add that the plan leaves out."""
 
+    @property
+    def max_num_batched_tokens(self) -> int:
+        """Tokens of the widest batch."""
+        return self.cache.max_num_batched_tokens
+
+    @property
+    def block_size(self) -> int:
+        """Tokens in a block as the flags have it; the layers may need longer ones."""
+        return self.cache.block_tokens
+
+    @property
+    def kv_element_bytes(self) -> int:
+        """Bytes of a number in the KV cache."""
+        return self.cache.element_bytes
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Bytes of a number that is not quantised."""
+        return self.cache.dtype_bytes
+
+    @property
+    def tensor_parallel(self) -> int:
+        """GPUs that share each layer."""
+        return self.cache.tensor_parallel
+
 
 _UNCOUNTED = {
-    "speculative-config": "the draft model of speculative-config",
-    "enable-lora": "the memory of LoRA adapters",
     "cpu-offload-gb": "what cpu-offload-gb moves to the host's memory",
+    "kv-transfer-config": "what a KV connector keeps",
 }
+_STATE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def at_least(version: Version | None, minimum: str) -> bool:
@@ -78,7 +115,7 @@ def at_least(version: Version | None, minimum: str) -> bool:
 
 
 def default_utilization(version: Version | None) -> float:
-    """vLLM's own gpu-memory-utilization, the share of the device that it takes unless told."""
+    """vLLM's own gpu-memory-utilization, the share of the device that it takes by default."""
     return 0.92 if at_least(version, "0.20") else 0.9
 
 
@@ -96,33 +133,66 @@ def limits_of(
     max_model_len: int | None = None
     if not is_auto_length(flags.get("max-model-len")):
         max_model_len = read.whole("max-model-len", shape.positions)
-    limits = Limits(
-        utilization=utilization,
-        max_model_len=max_model_len,
-        max_num_seqs=read.whole("max-num-seqs", seqs),
-        max_num_batched_tokens=read.whole("max-num-batched-tokens", batched),
-        block_size=read.whole("block-size", 128 if on_cpu else 16),
-        kv_element_bytes=1,
-        dtype_bytes=4 if flags.get("dtype") in ("float32", "float") else 2,
-        quantization=shape.quantization,
-        tensor_parallel=read.whole("tensor-parallel-size", 1),
-        kv_pool_bytes=read.maybe_whole("kv-cache-memory-bytes"),
-        kv_blocks=read.maybe_whole("num-gpu-blocks-override"),
-        cuda_graphs=not flags.get("enforce-eager"),
-        uncounted=tuple(what for flag, what in _UNCOUNTED.items() if flags.get(flag)),
-    )
+    max_num_seqs = read.whole("max-num-seqs", seqs)
+    batched = read.whole("max-num-batched-tokens", batched)
+    block = read.whole("block-size", 128 if on_cpu else 16)
+    tensor_parallel = read.whole("tensor-parallel-size", 1)
+    kv_pool_bytes = read.maybe_whole("kv-cache-memory-bytes")
+    kv_blocks = read.maybe_whole("num-gpu-blocks-override")
     heads = shape.query_size // shape.head_dim
-    if heads % limits.tensor_parallel:
+    if heads % tensor_parallel:
         read.refuse(
             "tensor-parallel-size",
-            f"the model's {heads} attention heads cannot be split over {limits.tensor_parallel}",
+            f"the model's {heads} attention heads cannot be split over {tensor_parallel}",
             "give a number that divides them, such as 2",
         )
     pipeline = read.whole("pipeline-parallel-size", 1)
     read.raise_if_refused()
     if pipeline > 1:
         return Unmodelled("pipeline-parallel-size splits the layers unevenly over several hosts")
-    return _with_formats(limits, flags, shape)
+    dtype_bytes = 4 if flags.get("dtype") in ("float32", "float") else 2
+    element = _kv_element_bytes(flags, shape, dtype_bytes)
+    quantization = _quantization(flags, shape)
+    if isinstance(element, Unmodelled):
+        return element
+    if isinstance(quantization, Unmodelled):
+        return quantization
+    speculation = speculation_of(flags)
+    pooling = is_pooling(flags, shape)
+    return Limits(
+        utilization=utilization,
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        kv_pool_bytes=kv_pool_bytes,
+        kv_blocks=kv_blocks,
+        cuda_graphs=not flags.get("enforce-eager"),
+        quantization=quantization,
+        cache=CacheFlags(
+            element_bytes=element,
+            dtype_bytes=dtype_bytes,
+            block_tokens=block,
+            tensor_parallel=tensor_parallel,
+            max_num_batched_tokens=batched,
+            drafted_tokens=speculation.tokens,
+            drafts_with_mtp=speculation.uses_checkpoint,
+            caches_prefixes=False if pooling else _switch(flags, "enable-prefix-caching"),
+            async_scheduling=not pooling and _switch(flags, "async-scheduling") is not False,
+            state_bytes=_STATE_BYTES.get(str(flags.get("mamba-ssm-cache-dtype"))),
+            conv_bytes=_STATE_BYTES.get(str(flags.get("mamba-cache-dtype"))),
+            hybrid_manager=not flags.get("disable-hybrid-kv-cache-manager"),
+        ),
+        loaded=loaded_parts(flags, shape, speculation),
+        speculation=speculation,
+        chose_backend=bool(flags.get("moe-backend")),
+        adapter_gib=adapter_bytes(flags, shape, tensor_parallel) / GIB,
+        uncounted=tuple(what for flag, what in _UNCOUNTED.items() if flags.get(flag)),
+    )
+
+
+def _switch(flags: EngineFlags, name: str) -> bool | None:
+    """A flag that is on, off, or left to vLLM."""
+    value = flags.get(name)
+    return None if value is None else bool(value)
 
 
 def cpu_kv_cache_gib(environment: Mapping[str, str]) -> int | None:
@@ -137,28 +207,33 @@ def cpu_kv_cache_gib(environment: Mapping[str, str]) -> int | None:
     return int(space)
 
 
-def _with_formats(limits: Limits, flags: EngineFlags, shape: ModelShape) -> Limits | Unmodelled:
+def _kv_element_bytes(flags: EngineFlags, shape: ModelShape, dtype_bytes: int) -> int | Unmodelled:
     kv_dtype = flags.get("kv-cache-dtype") or "auto"
     if kv_dtype == "auto":
-        element = 1 if shape.fp8_kv_cache else limits.dtype_bytes
-    elif kv_dtype in ("fp8", "fp8_e4m3", "fp8_e5m2"):
-        element = 1
-    elif kv_dtype in ("bfloat16", "float16"):
-        element = 2
-    else:
-        return Unmodelled(f"the KV cache format {kv_dtype}")
-    quantization = shape.quantization
-    asked = flags.get("quantization")
-    if quantization is None and asked == "fp8":
-        quantization = fp8_per_tensor()
-    elif quantization is None and asked:
-        return Unmodelled(f"quantisation with {asked} while loading")
-    return replace(limits, kv_element_bytes=element, quantization=quantization)
+        return 1 if shape.fp8_kv_cache else dtype_bytes
+    if kv_dtype in ("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_ds_mla"):
+        return 1
+    if kv_dtype in ("bfloat16", "float16"):
+        return 2
+    return Unmodelled(f"the KV cache format {kv_dtype}")
+
+
+def _quantization(flags: EngineFlags, shape: ModelShape) -> Quantization | Unmodelled | None:
+    method = flags.get("quantization")
+    if shape.quantization is not None or not method:
+        return shape.quantization
+    if method == "fp8":
+        return fp8_per_tensor()
+    return Unmodelled(f"quantisation with {method} on load")
 
 
 def _default_batch(host: Machine, version: Version | None) -> tuple[int, int]:
-    """max-num-batched-tokens and max-num-seqs of a server, by the device."""
-    if host.is_unified and at_least(version, "0.33"):
+    """max-num-batched-tokens and max-num-seqs of a server, by the device (`get_batch_defaults`).
+
+    A GB10 does not answer vLLM's question for its memory, so it counts as the smallest GPU; since
+    0.33 vLLM says so by name.
+    """
+    if host.is_unified:
         return 2048, 256
     if host.memory_gib >= 160 and at_least(version, "0.28"):
         return 16384, 1024
@@ -166,7 +241,7 @@ def _default_batch(host: Machine, version: Version | None) -> tuple[int, int]:
 
 
 class _FlagReader:
-    """Reads numbers and collects those that cannot be right, so that all are said at once."""
+    """Reads numbers and collects those that cannot be right, so that one error lists them all."""
 
     def __init__(self, flags: EngineFlags) -> None:
         self._flags = flags

@@ -1,12 +1,15 @@
-"""Why a memory plan cannot work, and which flag to change to what.
+"""Why a memory plan cannot work, or may not, and which flag to change to what.
 
-Every fix is computed from the plan, so that following it gives a plan without that problem.
+A plan is refused only where its optimistic bound fails too; where just the pessimistic one fails,
+it is a warning. Every fix is computed from the pessimistic bound, so that following it gives a
+plan without that problem.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 from vllm_spark.flags.history import WHERE
 from vllm_spark.memory.limits import GIB
@@ -15,6 +18,12 @@ from vllm_spark.problems import Problem, Unmodelled
 
 HEADROOM_GIB = 8.0
 """What a Spark's own system needs: hosts froze with less, and 8 to 10 GiB are what users advise."""
+
+LEAST_HEADROOM_GIB = 3.0
+"""Below it a Spark does not start vLLM at all: its system alone takes more. Whole suites of
+benchmarks ran with 6.1 GiB left (0.95)."""
+
+Fits = Literal["yes", "maybe", "no"]
 
 _SMALLER_MODEL = (
     "take a smaller or a more strongly quantised model, or split it over more hosts with "
@@ -25,17 +34,33 @@ _WORTH_SERVING = 1024
 
 
 def problems_of(plan: MemoryPlan | Unmodelled) -> list[Problem]:
-    """Why the plan cannot work; empty if it fits, or if nothing is known about it."""
+    """Why the plan cannot work; empty if it may fit, or if nothing is known about it."""
     if isinstance(plan, Unmodelled):
         return []
-    problems = []
-    if plan.pool_gib <= 0:
-        problems.append(_no_pool(plan))
-    elif plan.kv_blocks < plan.blocks_per_sequence:
-        problems.append(_too_long(plan))
-    if plan.headroom_gib < _needed_headroom(plan):
-        problems.append(_no_headroom(plan))
-    return problems
+    found = [_cache_problem(plan, plan.at_best), _floor_problem(plan)]
+    return [problem for problem in found if problem is not None]
+
+
+def warnings_of(plan: MemoryPlan | Unmodelled) -> list[Problem]:
+    """Why a plan that is not refused may not work, or works at a risk."""
+    if isinstance(plan, Unmodelled):
+        return []
+    found = []
+    if _cache_problem(plan, plan.at_best) is None:
+        found.append(_cache_problem(plan, plan))
+    if _floor_problem(plan) is None:
+        found.append(_headroom_problem(plan))
+    return [problem for problem in found if problem is not None]
+
+
+def fits(plan: MemoryPlan) -> Fits:
+    """`yes` if the cache holds a full sequence by both bounds, `maybe` by the optimistic one only.
+
+    Little head-room is a warning and does not make it `maybe`: it is a risk of the host's.
+    """
+    if problems_of(plan):
+        return "no"
+    return "yes" if _cache_problem(plan, plan) is None else "maybe"
 
 
 def pool_key(plan: MemoryPlan) -> str:
@@ -45,46 +70,81 @@ def pool_key(plan: MemoryPlan) -> str:
     return f"{WHERE}.{plan.pool_source}"
 
 
-def _needed_headroom(plan: MemoryPlan) -> float:
+def _cache_problem(plan: MemoryPlan, bound: MemoryPlan) -> Problem | None:
+    """What is wrong with the cache by one bound, with a fix for the pessimistic one."""
+    if bound.pool_gib <= 0:
+        return _no_pool(plan, bound)
+    return None if bound.holds_a_sequence else _too_long(plan, bound)
+
+
+def _on_spark(plan: MemoryPlan) -> bool:
     """A GPU with its own memory, and a CPU beside its other work, only must not overflow."""
-    on_spark = plan.host.is_unified and plan.pool_source != "VLLM_CPU_KVCACHE_SPACE"
-    return HEADROOM_GIB if on_spark else 0.0
+    return plan.host.is_unified and plan.pool_source != "VLLM_CPU_KVCACHE_SPACE"
 
 
-def _no_pool(plan: MemoryPlan) -> Problem:
+def _needed_headroom(plan: MemoryPlan) -> float:
+    return HEADROOM_GIB if _on_spark(plan) else 0.0
+
+
+def _floor_problem(plan: MemoryPlan) -> Problem | None:
+    """An error if too little is left to the host even before the server is under load."""
+    floor = LEAST_HEADROOM_GIB if _on_spark(plan) else 0.0
+    left = plan.host.memory_gib - plan.at_best.requested_gib
+    if left >= floor:
+        return None
     what = (
-        f"{plan.weights_gib:.2f} GiB of weights and {plan.overhead.subtracted_gib:.2f} GiB of "
-        f"run-time memory leave nothing of the requested {plan.requested_gib:.2f} GiB for the "
+        f"{left:.2f} GiB of {plan.host.memory_gib:.2f} are left to the host (vLLM asks for "
+        f"{plan.at_best.requested_gib:.2f}), which needs at least {floor:.0f}"
+    )
+    return Problem(pool_key(plan), what, _resized(plan, larger=False))
+
+
+def _headroom_problem(plan: MemoryPlan) -> Problem | None:
+    if plan.headroom_gib >= _needed_headroom(plan):
+        return None
+    what = (
+        f"{plan.headroom_gib:.2f} GiB of {plan.host.memory_gib:.2f} are left to the host under "
+        f"load (vLLM asks for {plan.requested_gib:.2f} and takes up to "
+        f"{plan.overhead.beyond_request_gib:.2f} more)"
+    )
+    if _on_spark(plan):
+        what += f"; with less than {HEADROOM_GIB:.0f}, hosts froze"
+    return Problem(pool_key(plan), what, _resized(plan, larger=False))
+
+
+def _no_pool(plan: MemoryPlan, bound: MemoryPlan) -> Problem:
+    what = (
+        f"{bound.weights_gib:.2f} GiB of weights and {bound.overhead.subtracted_gib:.2f} GiB of "
+        f"run-time memory leave nothing of the requested {bound.requested_gib:.2f} GiB for the "
         "KV cache"
     )
     return Problem(pool_key(plan), what, _resized(plan, larger=True))
 
 
-def _no_headroom(plan: MemoryPlan) -> Problem:
+def _too_long(plan: MemoryPlan, bound: MemoryPlan) -> Problem:
+    tokens = _longest(plan)
+    certain = bound is plan.at_best
     what = (
-        f"{plan.headroom_gib:.2f} GiB of {plan.host.memory_gib:.2f} are left to the host (vLLM "
-        f"asks for {plan.requested_gib:.2f} and takes up to {plan.overhead.beyond_request_gib:.2f} "
-        f"more under load), which needs {_needed_headroom(plan):.0f}"
-    )
-    return Problem(pool_key(plan), what, _resized(plan, larger=False))
-
-
-def _too_long(plan: MemoryPlan) -> Problem:
-    tokens = plan.kv_blocks * plan.limits.block_size
-    what = (
-        f"one sequence of {plan.max_model_len:,} tokens needs {_sequence_gib(plan):.2f} GiB of KV "
-        f"cache, and there are {plan.pool_gib:.2f}"
+        f"one sequence of {plan.max_model_len:,} tokens needs {plan.sequence_gib:.2f} GiB of KV "
+        f"cache, and there are {bound.pool_gib:.2f}"
+        + ("" if certain else f", {plan.at_best.pool_gib:.2f} at best")
     )
     fixes = [f"max-model-len to at most {tokens}"] if tokens else []
     smallest, largest = _useful_settings(plan)
     if smallest <= largest:
         fixes.append(f"{plan.pool_source} to at least {smallest}")
     sized_in_bytes = plan.pool_source in ("gpu-memory-utilization", "kv-cache-memory-bytes")
-    halves = sized_in_bytes and plan.limits.kv_element_bytes == 2
+    halves = sized_in_bytes and plan.limits.kv_element_bytes == 2 and plan.layout.grows_evenly
     if halves and 2 * tokens >= plan.max_model_len:
         fixes.append("kv-cache-dtype to fp8")
     fix = f"set {', or '.join(fixes)}" if fixes else _SMALLER_MODEL
     return Problem(f"{WHERE}.max-model-len", what, fix)
+
+
+def _longest(plan: MemoryPlan) -> int:
+    """Tokens of the longest sequence that the pool holds for certain."""
+    blocks = plan.layout.blocks(plan.pool_gib * GIB)
+    return plan.layout.longest(blocks, plan.max_model_len)
 
 
 def _resized(plan: MemoryPlan, larger: bool) -> str:
@@ -94,22 +154,19 @@ def _resized(plan: MemoryPlan, larger: bool) -> str:
         if larger:
             return f"set {plan.pool_source} to at least {smallest}"
         return f"lower {plan.pool_source} to at most {largest}"
-    blocks = _pool_gib_at(plan, largest) * GIB // plan.block_bytes
-    tokens = int(blocks) * plan.limits.block_size
+    blocks = plan.layout.blocks(_pool_gib_at(plan, largest) * GIB)
+    tokens = plan.layout.longest(blocks, plan.max_model_len)
     if tokens >= _WORTH_SERVING:
         return f"set {plan.pool_source} to {largest} and max-model-len to at most {tokens}"
     return _SMALLER_MODEL
 
 
-def _sequence_gib(plan: MemoryPlan) -> float:
-    return plan.blocks_per_sequence * plan.block_bytes / GIB
-
-
 def _useful_settings(plan: MemoryPlan) -> tuple[float, float]:
     """The pool's flag at its smallest (one full sequence) and its largest (head-room left)."""
     largest_gib = plan.pool_gib + plan.headroom_gib - _needed_headroom(plan)
+    blocks = plan.blocks_per_sequence + (1 if plan.layout.rules.reserves_null_block else 0)
     return (
-        _setting(plan, _sequence_gib(plan), math.ceil),
+        _setting(plan, blocks * plan.block_bytes / GIB, math.ceil),
         _setting(plan, largest_gib, math.floor),
     )
 

@@ -1,4 +1,4 @@
-"""What of a stack's engine flags the model cannot take, however much memory there is."""
+"""Engine flags that a model cannot take, whatever the memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NEVER_MIXED = frozenset({"awq", "compressed-tensors", "fp8", "gptq"})
 def check_for_model(
     flags: EngineFlags, shape: ModelShape, environment: Mapping[str, str]
 ) -> list[Problem]:
-    """What of these flags the model cannot take."""
+    """The flags that the model cannot take, each with a fix."""
     return check_length(flags, shape.positions, environment) + check_quantization(
         flags, shape.quantization
     )

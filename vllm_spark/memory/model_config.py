@@ -1,123 +1,113 @@
-"""Reads the `config.json` that every Hugging Face checkpoint carries into a `ModelShape`.
-
-Families are listed by name, because their code fixes biases and
-norms that no config.json mentions: a family that is not listed is refused rather than guessed.
-Parameter counts agree to the last digit with those that the Hub publishes (tests/unit/test_shape).
-"""
+"""Reads the `config.json` that every Hugging Face checkpoint carries into a `ModelShape`."""
 
 from __future__ import annotations
 
 import json
-import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from vllm_spark.errors import ConfigError
-from vllm_spark.memory.quantization import quantization_of, stores_fp8_kv_cache
-from vllm_spark.memory.shape import Linear, ModelShape
-from vllm_spark.memory.vision import vision_parameters
+from vllm_spark.memory.kv.cached_layers import (
+    LayerKind,
+    cached_layers,
+    layer_kinds,
+)
+from vllm_spark.memory.quantization import (
+    Quantization,
+    quantization_of,
+    stores_fp8_kv_cache,
+    with_fp4_experts,
+)
+from vllm_spark.memory.shape import ModelShape
+from vllm_spark.memory.weights import families
+from vllm_spark.memory.weights.families import FAMILIES, family_name
+from vllm_spark.memory.weights.hybrids import deepseek_v4, gated_delta_net, nemotron_h
+from vllm_spark.memory.weights.linears import Linear
+from vllm_spark.memory.weights.plausible import MOST_LAYERS, check_numbers, check_shape, is_size
+from vllm_spark.memory.weights.stored import StoredWeights, stored_weights
+from vllm_spark.memory.weights.vision import vision_parameters
 from vllm_spark.problems import Problem, Unmodelled
 
-
-@dataclass(frozen=True)
-class Family:
-    """What a model family fixes in code, so that its config.json does not say it."""
-
-    qkv_bias: bool = False
-    bias_key: str = ""  # key that puts a bias on q, k, v and o
-    query_key_norm: bool = False
-    tied_by_default: bool = False
+CONFIG_FILE = "config.json"
+MODELOPT_FILE = "hf_quant_config.json"
+ADVICE = "`vllm-spark model ID` reads its bytes from the checkpoint"
 
 
-FAMILIES = {
-    "llama": Family(bias_key="attention_bias"),
-    "smollm3": Family(bias_key="attention_bias", tied_by_default=True),
-    "granite": Family(bias_key="attention_bias"),
-    "mistral": Family(),
-    "mixtral": Family(),
-    "phi3": Family(),
-    "gemma": Family(tied_by_default=True),
-    "qwen2": Family(qkv_bias=True),
-    "qwen2_moe": Family(qkv_bias=True),
-    "qwen3": Family(bias_key="attention_bias", query_key_norm=True),
-    "qwen3_moe": Family(bias_key="attention_bias", query_key_norm=True),
-}
-_TEXT_FAMILY = {
-    "qwen2_vl": "qwen2",
-    "qwen2_5_vl": "qwen2",
-    "qwen3_vl": "qwen3",
-    "qwen3_vl_moe": "qwen3_moe",
-}
-_MIXED_LAYER_KEYS = (
-    "ssm_cfg", "mamba_d_state", "mamba_d_ssm", "ssm_state_size", "layers_block_type",
-    "hybrid_override_pattern", "full_attention_interval", "attn_layer_period", "attn_type_list",
-    "linear_num_key_heads", "block_types",
-)  # fmt: skip
+_POOLING_NAME = re.compile(r"(?i)embed|rerank|(?:^|[/-])(?:bge|gte|e5)-")
+_POOLING_ARCHITECTURE = re.compile("ForSequenceClassification|EmbeddingModel|RewardModel")
 
 
-def shape_of(config: Mapping[str, Any]) -> ModelShape | Unmodelled:
-    """Read the content of a `config.json`. ConfigError if it lacks what every such file has."""
-    text: Mapping[str, Any] = config.get("text_config") or config
-    reason = _why_not_modelled(config, text)
+def shape_of(
+    config: Mapping[str, Any], stored: StoredWeights | None = None, name: str = ""
+) -> ModelShape | Unmodelled:
+    """Read the content of a `config.json`. ConfigError if it lacks what every such file has.
+
+    `stored` are the bytes of the checkpoint where they are known. `name` is the model's id or the
+    name of its folder, which tells models for embeddings: their config says nothing of it.
+    """
+    text = _text_config(config)
+    reason = _why_not_modelled(config, text, stored)
     if reason:
         return Unmodelled(reason)
     quantization_config = _quantization_config(config, text)
     quantization = quantization_of(quantization_config) if quantization_config else None
+    if isinstance(quantization, Quantization) and text.get("expert_dtype") == "fp4":
+        quantization = with_fp4_experts(quantization)
     if isinstance(quantization, Unmodelled):
-        return quantization
-    numbers = _Numbers(text)
-    hidden = numbers.required("hidden_size")
-    heads = numbers.required("num_attention_heads")
-    layers = numbers.required("num_hidden_layers")
-    vocabulary = numbers.required("vocab_size")
-    positions = numbers.required("max_position_embeddings")
-    experts = numbers.optional("num_experts", numbers.optional("num_local_experts", 0))
-    mixtral = _family(text) == "mixtral"
-    size_key = "moe_intermediate_size" if experts and not mixtral else "intermediate_size"
-    ffn = numbers.required(size_key)
-    if experts:
-        numbers.required("num_experts_per_tok")
-    numbers.raise_if_missing()
-
-    family = FAMILIES[_family(text)]
-    kv_heads = numbers.optional("num_key_value_heads", heads)
-    head_dim = numbers.optional("head_dim", hidden // heads)
-    linears = tuple(
-        linear
-        for layer in range(layers)
-        for linear in (
-            *_attention(text, family, layer, heads * head_dim, kv_heads * head_dim),
-            *(_experts(text, layer, experts, ffn) or _dense(text, layer)),
-        )
-    )
-    norms = layers * (2 * hidden + 2 * head_dim * family.query_key_norm)
+        if stored is None:
+            return Unmodelled(f"{quantization.reason}; {ADVICE}")
+        method = str(quantization_config.get("quant_method") or "stored")
+        quantization = Quantization("as stored", 0, method=method)
+    check_numbers(text)
+    kinds = layer_kinds(text)
+    cached = cached_layers(text)
+    if isinstance(kinds, Unmodelled):
+        return kinds
+    if isinstance(cached, Unmodelled):
+        return cached
+    known = family_name(text) in FAMILIES
+    kv_heads, head_dim = families.kv_sizes(text, full=False)
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
-    return ModelShape(
-        family=_family(text),
-        layers=layers,
-        hidden_size=hidden,
-        query_size=heads * head_dim,
+    tied_by_default = known and FAMILIES[family_name(text)].tied_by_default
+    shape = ModelShape(
+        family=family_name(text),
+        layers=int(text["num_hidden_layers"]),
+        hidden_size=int(text["hidden_size"]),
+        query_size=int(text["num_attention_heads"]) * head_dim,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        ffn_size=ffn,
-        experts_per_token=numbers.optional("num_experts_per_tok", 0) if experts else 0,
-        vocabulary=vocabulary,
-        positions=_scaled(positions, text),
-        tied_embeddings=family.tied_by_default if tied is None else bool(tied),
-        linears=linears,
-        norm_parameters=norms + hidden,
+        ffn_size=_ffn_size(text),
+        experts=families.experts_of(text),
+        experts_per_token=families.experts_per_token(text),
+        vocabulary=int(text["vocab_size"]),
+        positions=_scaled(int(text["max_position_embeddings"]), text),
+        tied_embeddings=tied_by_default if tied is None else bool(tied),
+        linears=tuple(_linears(text, kinds)) if known else (),
+        norm_parameters=_norms(text, kinds) if known else 0,
+        rotary_elements=_rotary_elements(text, kinds),
         vision_parameters=vision_parameters(config),
         quantization=quantization,
         fp8_kv_cache=stores_fp8_kv_cache(quantization_config),
+        cached=cached,
+        doubled_elements=families.loaded_twice(text),
+        stored=stored,
+        pooling=bool(_POOLING_NAME.search(name))
+        or any(map(_POOLING_ARCHITECTURE.search, config.get("architectures") or ())),
     )
+    check_shape(shape)
+    return shape
 
 
 def read_config(path: Path) -> ModelShape | Unmodelled:
-    """The shape in a `config.json`, or in one of our `models/*.yaml`. ConfigError if unreadable."""
+    """The shape in a `config.json`, or in one of our `models/*.yaml`. ConfigError if unreadable.
+
+    `path` may be the folder of a checkpoint.
+    """
+    path = path / CONFIG_FILE if path.is_dir() else path
     fix = "give the path of a model's config.json, as its page on the Hub lists it"
     try:
         text = path.read_text()
@@ -125,19 +115,42 @@ def read_config(path: Path) -> ModelShape | Unmodelled:
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
         raise ConfigError([Problem(str(path), what, fix)]) from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         what = f"is not valid {path.suffix.removeprefix('.').upper() or 'JSON'}: {error}"
         raise ConfigError([Problem(str(path), what, fix)]) from error
+    stored = None
+    if isinstance(content, dict) and path.suffix == ".yaml" and "weights" in content:
+        stored = stored_weights(content["weights"], str(path))
+    name = str(content.get("id", "")) if isinstance(content, dict) else ""
     config = content.get("config", content) if isinstance(content, dict) else content
     if not isinstance(config, dict):
         what = f"holds a {type(config).__name__}, not an object with the model's sizes"
         raise ConfigError([Problem(str(path), what, fix)])
     try:
-        return shape_of(_with_quantization_beside(config, path))
-    except (AttributeError, KeyError, TypeError) as error:
+        return shape_of(_with_quantization_beside(config, path), stored, name or _folder(path))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
         what = f"is not formed like a model's config.json ({type(error).__name__}: {error})"
         fix = "use the file as its page on the Hub has it, unedited"
         raise ConfigError([Problem(str(path), what, fix)]) from error
+
+
+def _folder(path: Path) -> str:
+    """The name of a checkpoint's folder; in the hub's cache it is two levels above a snapshot."""
+    folder = path.absolute().parent
+    return folder.parents[1].name if folder.parent.name == "snapshots" else folder.name
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part about the language model; MiniMax M3's does not repeat the model's type."""
+    text = config.get("text_config")
+    if not text:
+        return config
+    if "model_type" in text or "model_type" not in config:
+        result: Mapping[str, Any] = text
+        return result
+    return {"model_type": config["model_type"], **text}
 
 
 def _with_quantization_beside(config: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -145,15 +158,10 @@ def _with_quantization_beside(config: dict[str, Any], path: Path) -> dict[str, A
     if "quantization_config" in config:
         return config
     try:
-        scheme = json.loads(path.with_name("hf_quant_config.json").read_text())
+        scheme = json.loads(path.with_name(MODELOPT_FILE).read_text())
     except (OSError, ValueError):
         return config
     return {**config, "quantization_config": {"quant_method": "modelopt", **scheme}}
-
-
-def _family(text: Mapping[str, Any]) -> str:
-    model_type = str(text.get("model_type", "")).removesuffix("_text")
-    return _TEXT_FAMILY.get(model_type, model_type)
 
 
 def _quantization_config(config: Mapping[str, Any], text: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -165,30 +173,28 @@ def _quantization_config(config: Mapping[str, Any], text: Mapping[str, Any]) -> 
     return {}
 
 
-def _why_not_modelled(config: Mapping[str, Any], text: Mapping[str, Any]) -> str | None:
+def _why_not_modelled(
+    config: Mapping[str, Any], text: Mapping[str, Any], stored: StoredWeights | None
+) -> str | None:
     if "model_type" not in text:
         what = "is missing, so the model's family is not known"
         fix = "use the model's whole config.json, not a part of it"
         raise ConfigError([Problem("config.json: model_type", what, fix)])
     if config.get("is_encoder_decoder"):
         return "encoder-decoder models keep a second, cross-attention cache"
-    if text.get("kv_lora_rank"):
-        return "multi-head latent attention (MLA) caches a compressed latent, not keys and values"
-    kinds = sorted(set(text.get("layer_types") or ()) - {"full_attention"})
-    mixed = [key for key in _MIXED_LAYER_KEYS if text.get(key)]
-    if mixed or any("linear" in kind or "mamba" in kind for kind in kinds):
-        return f"a hybrid of attention and state-space layers ({', '.join(kinds or mixed)})"
-    if kinds:
-        return f"layers whose cache stops growing (sliding window or chunks: {', '.join(kinds)})"
-    window = text.get("sliding_window")
-    # A window as wide as the longest sequence never closes: Phi-3-128k and Phi-4-mini have one.
-    narrow = window and window < text.get("max_position_embeddings", math.inf)
-    if narrow and text.get("use_sliding_window", True):
-        return f"sliding-window attention over {window:,} tokens: the cache stops growing there"
-    family = _family(text)
-    if family not in FAMILIES:
-        return f"the layers of model_type {family!r} are not known to this planner"
+    kinds = layer_kinds(text) if is_size(text.get("num_hidden_layers"), MOST_LAYERS) else []
+    if isinstance(kinds, Unmodelled):
+        return kinds.reason
+    family = family_name(text)
+    if family not in FAMILIES and stored is None:
+        return f"the layers of model_type {family!r} are not known to this planner; {ADVICE}"
     return None
+
+
+def _ffn_size(text: Mapping[str, Any]) -> int:
+    if families.experts_of(text):
+        return families.expert_size(text)
+    return int(text["intermediate_size"])
 
 
 def _scaled(positions: int, text: Mapping[str, Any]) -> int:
@@ -196,78 +202,61 @@ def _scaled(positions: int, text: Mapping[str, Any]) -> int:
     rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
     kind = rope.get("rope_type", rope.get("type"))
     if kind == "yarn":
-        return int(rope.get("original_max_position_embeddings", positions) * rope.get("factor", 1))
+        original = rope.get("original_max_position_embeddings", positions)
+        return int(original * rope.get("factor", 1))
     return int(positions * rope.get("factor", 1)) if kind in ("linear", "dynamic") else positions
 
 
-def _attention(
-    text: Mapping[str, Any], family: Family, layer: int, query: int, key_value: int
-) -> list[Linear]:
-    hidden = int(text["hidden_size"])
-    bias = bool(family.bias_key and text.get(family.bias_key))
-    qkv_bias = bias or (family.qkv_bias and bool(text.get("qkv_bias", True)))
-    prefix = f"model.layers.{layer}.self_attn"
-    return [
-        Linear(f"{prefix}.q_proj", hidden, query, qkv_bias),
-        Linear(f"{prefix}.k_proj", hidden, key_value, qkv_bias),
-        Linear(f"{prefix}.v_proj", hidden, key_value, qkv_bias),
-        Linear(f"{prefix}.o_proj", query, hidden, bias),
-    ]
+def _linears(text: Mapping[str, Any], kinds: list[LayerKind]) -> list[Linear]:
+    if family_name(text) == "nemotron_h":
+        return list(nemotron_h(text, kinds))
+    if family_name(text) == "deepseek_v4":
+        return list(deepseek_v4(text))
+    linears: list[Linear] = []
+    for layer, kind in enumerate(kinds):
+        prefix = f"model.layers.{layer}"
+        if kind == "gdn":
+            linears += gated_delta_net(text, f"{prefix}.linear_attn")
+        else:
+            linears += families.attention(text, f"{prefix}.self_attn", full=kind == "full")
+        linears += families.feed_forward(text, prefix, layer)
+        if text.get("enable_moe_block"):  # Gemma 4 has a dense layer beside its experts
+            ffn = int(text["intermediate_size"])
+            linears += families.gated(f"{prefix}.mlp", int(text["hidden_size"]), ffn)
+    return [*linears, *families.drafts(text)]
 
 
-def _gated(
-    prefix: str, hidden: int, ffn: int, bias: bool = False, copies: int = 1, read: int = 1
-) -> list[Linear]:
-    return [
-        Linear(f"{prefix}.gate_proj", hidden, ffn, bias, copies, read),
-        Linear(f"{prefix}.up_proj", hidden, ffn, bias, copies, read),
-        Linear(f"{prefix}.down_proj", ffn, hidden, bias, copies, read),
-    ]
+def _norms(text: Mapping[str, Any], kinds: list[LayerKind]) -> int:
+    """Elements of all norms of the language model."""
+    family = FAMILIES[family_name(text)]
+    hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
+    total = hidden
+    for kind in kinds:
+        total += family.norms_per_layer * hidden
+        if text.get("enable_moe_block"):
+            total += 3 * hidden + families.experts_of(text)
+        if kind in ("full", "window", "chunk") and family.query_key_norm:
+            kv_heads, head_dim = families.kv_sizes(text, full=kind == "full")
+            total += (heads + kv_heads if family.norm_over_heads else 2) * head_dim
+        if text.get("kv_lora_rank"):
+            total += int(text["kv_lora_rank"]) + int(text.get("q_lora_rank") or 0)
+    return total + (len(kinds) * heads if family_name(text) == "gpt_oss" else 0)  # its sinks
 
 
-def _dense(text: Mapping[str, Any], layer: int) -> list[Linear]:
-    prefix = f"model.layers.{layer}.mlp"
-    bias = bool(text.get("mlp_bias"))
-    return _gated(prefix, int(text["hidden_size"]), int(text["intermediate_size"]), bias)
-
-
-def _experts(text: Mapping[str, Any], layer: int, experts: int, ffn: int) -> list[Linear]:
-    """Router, experts and shared expert of one layer; empty if the layer is a dense one."""
-    step = text.get("decoder_sparse_step") or 1
-    if not experts or layer in (text.get("mlp_only_layers") or ()) or (layer + 1) % step:
-        return []
-    hidden, prefix = int(text["hidden_size"]), f"model.layers.{layer}.mlp"
-    chosen = int(text["num_experts_per_tok"])
-    linears = [
-        Linear(f"{prefix}.gate", hidden, experts, quantizable=False),
-        *_gated(f"{prefix}.experts.0", hidden, ffn, copies=experts, read=chosen),
-    ]
-    shared = text.get("shared_expert_intermediate_size")
-    if shared:
-        linears.append(Linear(f"{prefix}.shared_expert_gate", hidden, 1, quantizable=False))
-        linears += _gated(f"{prefix}.shared_expert", hidden, int(shared))
-    return linears
-
-
-class _Numbers:
-    """Reads sizes and collects what is missing, so that all of it is said at once."""
-
-    def __init__(self, text: Mapping[str, Any]) -> None:
-        self._text = text
-        self._problems: list[Problem] = []
-
-    def required(self, key: str) -> int:
-        value = self._text.get(key)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-        what = "is missing" if value is None else f"is {value!r}, not a positive whole number"
-        fix = "use the model's whole config.json, unedited"
-        self._problems.append(Problem(f"config.json: {key}", what, fix))
-        return 1
-
-    def optional(self, key: str, default: int) -> int:
-        return self.required(key) if self._text.get(key) else default
-
-    def raise_if_missing(self) -> None:
-        if self._problems:
-            raise ConfigError(self._problems)
+def _rotary_elements(text: Mapping[str, Any], kinds: list[LayerKind]) -> int:
+    """Elements of the tables of sines and cosines: one for each kind of rotary embedding."""
+    if family_name(text) == "nemotron_h":
+        return 0
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    positions = _scaled(int(text["max_position_embeddings"]), text)
+    if "mrope_section" in rope:
+        positions *= 4  # vLLM's MRotaryEmbedding makes room for the positions of videos
+    partial = text.get("partial_rotary_factor", rope.get("partial_rotary_factor", 1.0))
+    widths = set()
+    for kind in {"full" if kind == "gdn" else kind for kind in kinds} - {"none", "mamba2"}:
+        head_dim = families.kv_sizes(text, full=kind == "full")[1]
+        head_dim = int(text.get("qk_rope_head_dim") or head_dim)
+        factor = 1.0 if isinstance(rope.get("full_attention"), Mapping) else float(partial or 1)
+        widths.add(int(head_dim * factor))
+    tables = 2 if "compress_rope_theta" in text else 1
+    return tables * sum(positions * width for width in widths)

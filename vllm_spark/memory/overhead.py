@@ -33,12 +33,22 @@ GRAPH_GIB_PER_LAYER = {1: 0.00015, 2: 0.000235}
 
 GROWTH_GIB = {1: 1.5, 2: 3.0}
 """Taken beyond the request under load, by model runner, CUDA graphs apart: 30B 120.28 GiB where
-118.83 was asked for; 70B 130.71 where 125.82 was, 1.92 of it graphs."""
+118.83 was requested; 70B 130.71 where 125.82 was, 1.92 of it graphs."""
 
 UNIFIED_HOST_GIB = 3.35
-"""On unified memory vLLM takes all that the host loses meanwhile for its own, its processes
+"""On unified memory vLLM takes all that the host loses during the start for its own, its processes
 included (4.0 GiB resident on the H200's host). This brings the guide's flags to the 5.5 GiB that
 Sparks show besides weights and KV cache; 5.4 to 6.7 were seen."""
+
+UNIFIED_HOST_AT_BEST_GIB = 0.25
+"""The same where the host gives page cache back meanwhile, which counts in vLLM's favour: of 24
+published runs on GB10 the least kept besides weights and KV cache was -2.1 GiB, then -0.75, 1.42
+and 1.76, with 0.9 GiB of it activations and CUDA."""
+
+VISION_ACTIVATION_GIB = 3.5
+VISION_ACTIVATION_FAMILIES = ("qwen3_5", "gemma4")
+"""What the profiling of the vision encoder adds where published runs show it: 8.0 to 8.4 GiB kept
+in all for Qwen3.8-27B and Gemma 4 with their towers, 4.2 to 4.9 for text models."""
 
 CPU_PROCESS_GIB = 2.3
 """Resident besides weights and KV cache on the CPU: 3.5 GiB with 0.25 of weights, 1 of cache."""
@@ -57,12 +67,17 @@ class Overhead:
     """Whether vLLM subtracts its CUDA graphs before it sizes the KV cache."""
     host_gib: float
     growth_gib: float
+    vision_gib: float = 0.0
+    """Activations of the vision encoder, where published runs show them."""
+    adapter_gib: float = 0.0
+    """Reserve for LoRA adapters."""
 
     @property
     def subtracted_gib(self) -> float:
         """What vLLM sets aside before it sizes the KV cache."""
         graphs = self.graphs_gib if self.graphs_counted else 0
-        return self.activation_gib + self.non_torch_gib + graphs + self.host_gib
+        encoder = self.vision_gib + self.adapter_gib
+        return self.activation_gib + self.non_torch_gib + graphs + self.host_gib + encoder
 
     @property
     def beyond_request_gib(self) -> float:
@@ -70,21 +85,33 @@ class Overhead:
         return self.growth_gib + (0 if self.graphs_counted else self.graphs_gib)
 
 
-def overhead(shape: ModelShape, limits: Limits, host: Machine, version: Version | None) -> Overhead:
-    """Predict the profiling run of vLLM on a GPU."""
+def overhead(
+    shape: ModelShape,
+    limits: Limits,
+    host: Machine,
+    version: Version | None,
+    *,
+    at_best: bool = False,
+) -> Overhead:
+    """Predict the profiling run of vLLM on a GPU. `at_best` gives the optimistic bound."""
     # Dense models moved to the second runner from 0.24 (Llama, Mistral, Qwen3) and 0.25 (all), MoE
     # models in 0.29. CUDA graphs are subtracted since 0.20, by the second runner since 0.29.
     runner = 2 if at_least(version, "0.29" if shape.experts_per_token else "0.24") else 1
     activation, grows_with = _activation(shape, limits)
     graphs = _captured_graphs(limits) * shape.layers * GRAPH_GIB_PER_LAYER[runner]
+    host_gib = UNIFIED_HOST_AT_BEST_GIB if at_best else UNIFIED_HOST_GIB
+    encodes = shape.vision_parameters != 0 and limits.loaded.vision
+    shown = encodes and shape.family in VISION_ACTIVATION_FAMILIES
     return Overhead(
         activation_gib=activation,
         activation_grows_with=grows_with,
         non_torch_gib=NON_TORCH_GIB,
         graphs_gib=graphs,
         graphs_counted=at_least(version, "0.20" if runner == 1 else "0.29"),
-        host_gib=UNIFIED_HOST_GIB if host.is_unified else 0,
-        growth_gib=GROWTH_GIB[runner],
+        host_gib=host_gib if host.is_unified else 0,
+        growth_gib=0.0 if at_best else GROWTH_GIB[runner],
+        vision_gib=VISION_ACTIVATION_GIB if shown and not at_best else 0.0,
+        adapter_gib=limits.adapter_gib,
     )
 
 
@@ -131,4 +158,4 @@ CPU_OVERHEAD = Overhead(
     host_gib=CPU_PROCESS_GIB,
     growth_gib=0,
 )
-"""The CPU engine profiles nothing: it takes the KV cache that it is told to take."""
+"""vLLM on a CPU profiles nothing: VLLM_CPU_KVCACHE_SPACE sizes its KV cache."""

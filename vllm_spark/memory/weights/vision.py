@@ -1,8 +1,8 @@
 """The size of a vision tower, for the multimodal families whose layers we know.
 
 vLLM keeps the tower in 16 bits beside the quantised language model, half a GiB to a GiB of it:
-enough to matter to a plan, so it is counted where the layers are known and named as uncounted where
-they are not.
+enough to matter to a plan. Where the layers are known it is counted; elsewhere a note says that it
+is not.
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ def vision_parameters(config: Mapping[str, Any]) -> int | None:
     count = {
         "qwen3_vl": _qwen3_vl,
         "qwen3_vl_moe": _qwen3_vl,
+        "qwen3_5": _qwen3_vl,
+        "qwen3_5_moe": _qwen3_vl,
         "qwen2_5_vl": _qwen2_5_vl,
+        "gemma3": _siglip,
+        "gemma4": _gemma4,
     }.get(str(config.get("model_type")))
+    text = config.get("text_config") or config
     try:
-        return count(vision) if count else None
-    except KeyError:
+        return count(vision, int(text["hidden_size"])) if count else None
+    except (KeyError, TypeError):
         return None
 
 
@@ -36,7 +41,7 @@ def _patches(vision: Mapping[str, Any]) -> int:
     return channels * int(vision["temporal_patch_size"]) * int(vision["patch_size"]) ** 2
 
 
-def _qwen3_vl(vision: Mapping[str, Any]) -> int:
+def _qwen3_vl(vision: Mapping[str, Any], _text_hidden: int) -> int:
     hidden, ffn, output = (
         int(vision[key]) for key in ("hidden_size", "intermediate_size", "out_hidden_size")
     )
@@ -55,7 +60,7 @@ def _qwen3_vl(vision: Mapping[str, Any]) -> int:
     return embeddings + int(vision["depth"]) * block + layer_norm + merger + deepstack
 
 
-def _qwen2_5_vl(vision: Mapping[str, Any]) -> int:
+def _qwen2_5_vl(vision: Mapping[str, Any], _text_hidden: int) -> int:
     hidden, ffn, output = (
         int(vision[key]) for key in ("hidden_size", "intermediate_size", "out_hidden_size")
     )
@@ -69,3 +74,28 @@ def _qwen2_5_vl(vision: Mapping[str, Any]) -> int:
     )
     merger = hidden + _linear(merged, merged) + _linear(merged, output)
     return _patches(vision) * hidden + int(vision["depth"]) * block + merger
+
+
+def _siglip(vision: Mapping[str, Any], text_hidden: int) -> int:
+    """The encoder of Gemma 3, with the projection into the language model."""
+    hidden, ffn = int(vision["hidden_size"]), int(vision["intermediate_size"])
+    patch = int(vision["patch_size"])
+    positions = (int(vision["image_size"]) // patch) ** 2
+    block = 4 * _linear(hidden, hidden) + _linear(hidden, ffn) + _linear(ffn, hidden) + 4 * hidden
+    embeddings = _linear(3 * patch**2, hidden) + positions * hidden
+    return (
+        embeddings
+        + int(vision["num_hidden_layers"]) * block
+        + 2 * hidden
+        + hidden
+        + hidden * text_hidden
+    )
+
+
+def _gemma4(vision: Mapping[str, Any], text_hidden: int) -> int:
+    """The encoder of Gemma 4: gated layers with four norms, positions for two axes."""
+    hidden, ffn = int(vision["hidden_size"]), int(vision["intermediate_size"])
+    block = 4 * hidden**2 + 3 * hidden * ffn + 4 * hidden + 2 * int(vision["head_dim"])
+    patches = 3 * int(vision["patch_size"]) ** 2 * hidden
+    positions = 2 * int(vision["position_embedding_size"]) * hidden
+    return int(vision["num_hidden_layers"]) * block + positions + patches + hidden * text_hidden
