@@ -2,7 +2,7 @@
 # them is `vllm-spark` (`.venv/bin/python -m vllm_spark --help`).
 
 # Values are data: taken as they are written, and passed on in the environment, never as shell text.
-VALUES = STACK SERVER MODEL ENGINE MEMORY_GIB VLLM HOST ID REVISION LOG NAME RUNS JSON PRUNE RECORD
+VALUES = STACK SERVER MODEL ENGINE MEMORY_GIB VLLM HOST ID REVISION LOG CONTAINER NAME RUNS JSON PRUNE RECORD
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 override STACK := $(or $(STACK),local)
 export $(VALUES)
@@ -47,8 +47,8 @@ fit: .venv/ready ## whether a model fits: STACK=x or MODEL=config.json; ENGINE='
 model: .venv/ready ## read a model's sizes from the hub into models/: ID=owner/name REVISION=commit
 	$(CLI) model $(if $(REVISION),--revision="$$REVISION") -- "$$ID"
 
-diagnose: .venv/ready ## why a vLLM did not start: LOG=file, or LOG=- for standard input; JSON=1
-	$(CLI) diagnose $(if $(JSON),--json) -- "$$LOG"
+diagnose: .venv/ready ## why a vLLM did not start: LOG=file, LOG=- for standard input, or CONTAINER=name; JSON=1
+	$(CLI) diagnose $(if $(JSON),--json) $(if $(CONTAINER),--container="$$CONTAINER",-- "$$LOG")
 
 stop: .venv/ready ## stop STACK's server and free its memory; `make up` starts it again
 	$(CLI) stop $(ONE)

@@ -66,6 +66,7 @@ class VllmServer(pulumi.ComponentResource):
         super().__init__("spark:vllm:Server", resource_name, None, opts)
         settings = _rolled_back(resource_name) or args.settings
         self.review = self._reviewed(settings, has_key=args.api_key is not None)
+        environment = _environment(args)
         plan = self.review.plan
         self.container_name = container_name(settings, resource_name, pulumi.get_stack())
         self.url = settings.endpoint.base_url
@@ -80,7 +81,6 @@ class VllmServer(pulumi.ComponentResource):
         self.image_digest = image.digest
         cache = ModelCache(f"{resource_name}-cache", cache=settings.cache, opts=ours)
         identity = identity_of(resource_name)
-        environment = _environment(args)
         needed: list[pulumi.Resource] = [image, cache]
         weights: ModelWeights | None = None
         if settings.state == "running":
@@ -186,8 +186,13 @@ def _rolled_back(server: str) -> Settings | None:
 
 
 def _environment(args: VllmServerArgs) -> dict[str, pulumi.Input[str]]:
-    """The variables of the container that its settings do not hold."""
+    """The variables of the container that its settings do not hold. RunError for one in both."""
     variables = dict(args.environment)
+    if twice := sorted(variables.keys() & args.settings.container.environment.keys()):
+        raise pulumi.RunError(
+            f"{', '.join(twice)}: set in container.environment, and as a secret too\n"
+            "  fix: remove one of the two"
+        )
     if args.api_key is not None:
         variables["VLLM_API_KEY"] = _key_of_right_form(args.api_key)
     if args.hugging_face_token is not None:

@@ -26,8 +26,20 @@ from vllm_spark.config.settings import Settings
 from vllm_spark.config.stack_file import load_stack, stack_file
 from vllm_spark.deployment.review import plan_of
 from vllm_spark.diagnosis.verdict import diagnose
+from vllm_spark.docker_host import (
+    connection,
+    container_watch,
+    fetch,
+    host,
+    image_check,
+    memory_wait,
+    preflight,
+)
 from vllm_spark.flags.engine_flags import EngineFlags
+from vllm_spark.gate import gate
+from vllm_spark.gate.probe import Probe
 from vllm_spark.images import NGC_VERSIONS, Version
+from vllm_spark.in_image import fetch_weights
 from vllm_spark.memory.kv.cached_layers import Attention, CachedLayers, State
 from vllm_spark.memory.limits import GIB, Machine
 from vllm_spark.memory.misfits import fits, problems_of, warnings_of
@@ -117,6 +129,27 @@ def summary(*stacks: str) -> str:
         )
     head = ["stack", "model", "KV cache, tokens", "full sequences", "one stream, at most"]
     return _table(head, rows)
+
+
+def waits() -> str:
+    """A table of everything that an `up` may wait for, with its limit."""
+    rows: list[tuple[str, float, str]] = [
+        ("one answer of the Docker daemon", connection.ANSWER_SECONDS, "after it"),
+        ("the hub's list of a repository's files", 4 * fetch_weights.HUB_SECONDS, "yes"),
+        ("a download from which nothing arrives", fetch_weights.STALL_SECONDS, "yes"),
+        ("a whole download", fetch.LIMIT_SECONDS, "yes"),
+        ("the image's words on GPU and flags", image_check.PATIENCE_SECONDS, "yes"),
+        ("the memory of a remote host", host.MEMORY_SECONDS, "yes"),
+        ("a server that a takeover stops", preflight.TAKEOVER_STOP_SECONDS, "after it"),
+        ("memory that the old server gives back", memory_wait.WAIT_SECONDS, "after it"),
+        ("/health and the list of models", Probe.quick, "yes"),
+        ("the model's answer", Probe.patience, "yes"),
+        ("a Docker daemon that went away", gate.DAEMON_PATIENCE_SECONDS, "yes"),
+        ("the end of a start that failed in its log", gate.ENDS_BY_ITSELF_SECONDS, "yes"),
+        ("a failed server that is stopped", container_watch.STOP_SECONDS, "after it"),
+    ]
+    cells = [[what, f"{limit:,.0f} s", hears] for what, limit, hears in rows]
+    return _table(["wait for", "limit", "Ctrl-C ends it"], cells)
 
 
 def program_help() -> str:

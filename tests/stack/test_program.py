@@ -246,6 +246,12 @@ def test_a_secret_in_any_other_key_is_refused_without_showing_it(deploy: Deploy,
     assert "hunter2" not in text
 
 
+def test_a_variable_that_is_secret_and_in_plain_text_too_is_refused(deploy: Deploy) -> None:
+    secrets = {"secretEnvironment": json.dumps({"TWICE": "hunter2"})}
+    with pytest.raises(pulumi.RunError, match=r"TWICE: set in container\.environment, and as a"):
+        deploy("local", secrets=secrets, container={"gpus": "none", "environment": {"TWICE": "1"}})
+
+
 def test_a_variable_with_a_key_of_its_own_is_refused_among_the_secret_ones(deploy: Deploy) -> None:
     secrets = {"secretEnvironment": json.dumps({"VLLM_API_KEY": "hunter2"})}
     with pytest.raises(pulumi.RunError, match=r"secretEnvironment\.VLLM_API_KEY"):
