@@ -18,6 +18,7 @@ from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 from components.provider import Provider, interrupted
 from vllm_spark.deployment.repositories import Repository
 from vllm_spark.deployment.tenants import Identity
+from vllm_spark.docker_host.fetch import Fetch as Fetching
 
 
 class FetchProvider(Provider):
@@ -40,9 +41,7 @@ class FetchProvider(Provider):
         _of(props).stop()
 
 
-def _of(props: dict[str, Any]) -> Any:
-    from vllm_spark.docker_host.fetch import Fetch as Fetching
-
+def _of(props: dict[str, Any]) -> Fetching:
     return Fetching(
         identity=Identity(**props["identity"]),
         image=props["image"],

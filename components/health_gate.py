@@ -15,6 +15,9 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
 
 from components.provider import Provider, interrupted
 from vllm_spark.config.sections import Health
+from vllm_spark.docker_host.container_watch import still_runs
+from vllm_spark.docker_host.wait_for_answer import wait_for_answer
+from vllm_spark.gate.probe import Probe
 
 
 class HealthGateProvider(Provider):
@@ -39,17 +42,12 @@ class HealthGateProvider(Provider):
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """On refresh: is the start that answered still the one that runs?"""
-        from vllm_spark.docker_host.container_watch import still_runs
-
         healthy = still_runs(props["containerId"], props.get("startedAt"))
         return ReadResult(id_, {**props, "healthy": healthy})
 
 
 def _answered(props: dict[str, Any]) -> dict[str, Any]:
     """The resource's outputs once the model has answered."""
-    from vllm_spark.docker_host.wait_for_answer import wait_for_answer
-    from vllm_spark.gate.probe import Probe
-
     answered = wait_for_answer(
         props["containerName"],
         props["containerId"],

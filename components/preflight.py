@@ -21,6 +21,8 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
 from components.provider import Provider, interrupted
 from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.tenants import Identity
+from vllm_spark.docker_host.drift import as_declared
+from vllm_spark.docker_host.preflight import Preflight as Checks
 
 
 class PreflightProvider(Provider):
@@ -46,8 +48,6 @@ class PreflightProvider(Provider):
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """On refresh: is the container that passed still there, running, and as declared?"""
-        from vllm_spark.docker_host.drift import as_declared
-
         declared = Settings.from_declared(props["settings"])
         passed = as_declared(props["containerName"], declared, props["variables"])
         return ReadResult(id_, {**props, "passed": passed})
@@ -58,8 +58,6 @@ def _but_for_the_gate(settings: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _checked(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    from vllm_spark.docker_host.preflight import Preflight as Checks
-
     settings = Settings.from_declared(props["settings"])
     if settings.state == "stopped":
         return {**props, "passed": True, "flagsAccepted": before.get("flagsAccepted")}

@@ -19,6 +19,7 @@ from vllm_spark.deployment.serving import (
     stop_seconds,
 )
 from vllm_spark.deployment.tenants import COMMIT_LABEL, VERSION_LABEL, Identity
+from vllm_spark.docker_host.memory_wait import make_room
 
 CONTAINER_PORT = 8000
 """vLLM's default; only the host's side of the port is configured."""
@@ -134,8 +135,6 @@ def _room_hook(
     """Pulumi runs it when the old container is gone and the new one is not created yet."""
 
     async def room(_args: pulumi.ResourceHookArgs) -> None:
-        from vllm_spark.docker_host.memory_wait import make_room
-
         loop = asyncio.get_running_loop()
 
         def say(line: str) -> None:
