@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from components.health_gate import HealthGateProvider
 from components.identity import ReleaseProvider, StateIdProvider
 from components.preflight import PreflightProvider
 from tests.e2e.gate_process import GateProcess
-from tests.fake_daemon import FakeDaemon
+from tests.fake_daemon import Container, FakeDaemon
 from tests.unit.test_docker_drift import add_declared
 from tests.unit.test_drift import settings
 from vllm_spark import __version__
@@ -97,9 +98,12 @@ def test_a_provider_ends_with_its_engine(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def end(code: int) -> None:
         assert code == 1
+        assert provider.interrupted.is_set(), "what runs has been asked to end"
         raise Ended
 
     monkeypatch.setattr(provider, "ENGINE_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(provider, "GRACE_SECONDS", 0)
+    monkeypatch.setattr(provider, "interrupted", threading.Event())
     monkeypatch.setattr("socket.create_connection", look)
     monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(Ended):
@@ -126,10 +130,13 @@ def test_the_engines_address_is_the_last_argument(monkeypatch: pytest.MonkeyPatc
 
 
 def test_over_pulumis_own_protocol_an_error_is_words_alone(daemon: FakeDaemon) -> None:
-    container = daemon.add("vllm-spark")
+    def process(container: Container) -> None:
+        container.prints("no such thing\n")
+        container.exits(1)
+
+    daemon.when_started = process
+    container = daemon.add("vllm-spark", running=False)
     container.exits(1)
-    container.inspected["HostConfig"]["RestartPolicy"]["Name"] = "no"
-    container.prints("no such thing\n")
     with GateProcess() as gate, pytest.raises(grpc.RpcError) as failed:
         gate.create(gate_properties(container.id))
     said = failed.value.details()
@@ -200,6 +207,7 @@ def preflight_properties(**keys: Any) -> dict[str, Any]:
         "identity": identity,
         "imageId": "sha256:1",
         "settings": settings(**keys).declared(),
+        "variables": [],
     }
 
 
