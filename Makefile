@@ -40,7 +40,7 @@ logs: .venv/ready ## follow the log of STACK's server
 	$(CLI) logs $(ONE)
 
 fit: .venv/ready ## whether a model fits: STACK=x or MODEL=config.json; ENGINE='--flag value' VLLM=release HOST=gb10|discrete MEMORY_GIB=n JSON=1
-	$(CLI) fit $(if $(MODEL),--model="$$MODEL",--stack "$$STACK") \
+	$(CLI) fit $(if $(MODEL),--model="$$MODEL",--stack="$$STACK") \
 	  $(if $(ENGINE),--engine="$$ENGINE") $(if $(MEMORY_GIB),--memory-gib="$$MEMORY_GIB") \
 	  $(if $(VLLM),--vllm="$$VLLM") $(if $(HOST),--host="$$HOST") $(if $(JSON),--json)
 

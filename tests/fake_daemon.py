@@ -64,6 +64,8 @@ class Container:
     def __init__(self, daemon: FakeDaemon, inspected: dict[str, Any]) -> None:
         self.inspected = inspected
         self.stats = copy.deepcopy(_RECORDED["stats"])
+        self.processes = [4711]
+        """The host's ids of what runs in it."""
         self.drips = False
         """Whether its log comes a byte at a time."""
         self.log: list[tuple[float, int, bytes]] = []

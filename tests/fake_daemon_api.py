@@ -169,6 +169,15 @@ class Request(BaseHTTPRequestHandler):
     def container_stats(self, container: Container) -> None:
         self.answer(container.stats)
 
+    def container_top(self, container: Container) -> None:
+        if not container.running:
+            self.refuse(409, f"Container {container.id} is not running")
+            return
+        titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+        pids = map(str, container.processes)
+        rows = [["root", pid, "1", "0", "12:00", "?", "00:00:01", "python3"] for pid in pids]
+        self.answer({"Titles": titles, "Processes": rows})
+
     def container_start(self, container: Container) -> None:
         if container.running:
             self.answer(status=304)
@@ -283,7 +292,7 @@ _ROUTES: list[tuple[re.Pattern[str], Callable[..., None]]] = [
         ("GET /containers/json", Request.list),
         ("GET /events", Request.events),
         ("POST /containers/create", Request.create),
-        ("(?:GET|POST) /containers/([^/]+)/(json|stats|logs|start|stop|wait|attach)",
+        ("(?:GET|POST) /containers/([^/]+)/(json|stats|top|logs|start|stop|wait|attach)",
          Request.of_container),
         ("DELETE /containers/([^/]+)()", Request.of_container),
     )

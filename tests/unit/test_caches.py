@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.cli import vllm_spark
-from tests.fake_daemon import FakeDaemon, refuses
-from tests.programs import Programs
+from tests.fake_daemon import Container, FakeDaemon, refuses
+from tests.fake_daemon_api import STDERR
 from vllm_spark.cli import caches
 from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.serving import CACHE_PATH, compiled_by
@@ -31,8 +31,8 @@ def image_id(daemon: FakeDaemon) -> str:
 
 
 @pytest.fixture
-def folder(image_id: str, tmp_path: Path, programs: Programs) -> Path:
-    """The cache; `docker run` is the script of the image, run here on it."""
+def folder(image_id: str, tmp_path: Path, daemon: FakeDaemon) -> Path:
+    """The cache; what a container of the image would run is run here on it."""
     folder = tmp_path / "cache"
     for name, size in (
         ("models--owner--model/blobs/1", 2**21),
@@ -43,9 +43,24 @@ def folder(image_id: str, tmp_path: Path, programs: Programs) -> Path:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"\1" * size)
-    run = f"exec {shlex.quote(sys.executable)} - {folder} --remove"
-    programs.add("docker", f'while [ "$1" != --remove ]; do shift; done; shift\n{run} "$@"')
+
+    def process(container: Container) -> None:
+        mounted = [str(folder) if word == CACHE_PATH else word for word in command_of(container)]
+        ran = subprocess.run([sys.executable, *mounted], capture_output=True, check=False)
+        container.prints(ran.stdout)
+        container.prints(ran.stderr, STDERR)
+        container.exits(ran.returncode)
+
+    daemon.when_started = process
     return folder
+
+
+def command_of(container: Container) -> list[str]:
+    """The arguments of the Python that looks into the cache."""
+    config, host = container.inspected["Config"], container.inspected["HostConfig"]
+    assert config["Entrypoint"] == ["python3"]
+    assert host["Binds"] == [f"weights:{CACHE_PATH}:rw"]
+    return list(config["Cmd"])
 
 
 @pytest.fixture(autouse=True)
@@ -113,22 +128,39 @@ def test_without_the_image_nobody_can_look_and_the_fix_is_said(daemon: FakeDaemo
     assert "fix: make up STACK=spark, or docker pull it" in ran.stderr
 
 
-def test_a_cache_that_cannot_be_read_is_told_in_dockers_words(
-    image_id: str, programs: Programs
+def test_a_cache_that_cannot_be_mounted_is_told_in_dockers_words(
+    image_id: str, daemon: FakeDaemon
 ) -> None:
-    programs.add("docker", "echo 'error mounting /opt/hf: permission denied' >&2; exit 126")
+    daemon.fault("/start", refuses(500, "error mounting /opt/hf: permission denied"))
     ran = vllm_spark("caches")
     assert ran.exit_code == 2
-    assert "the cache cannot be read: error mounting /opt/hf: permission denied" in ran.stderr
+    assert "error mounting /opt/hf: permission denied" in ran.stderr
+    assert daemon.containers == {}, "the container that was created is removed"
 
 
-def test_a_machine_without_dockers_command_line_is_told(
+@pytest.mark.parametrize("listed", ["", "weights\t1\towner/model\n"], ids=["at once", "halfway"])
+def test_a_cache_that_cannot_be_read_to_its_end_is_told_and_not_listed_in_part(
+    listed: str, image_id: str, daemon: FakeDaemon
+) -> None:
+    def process(container: Container) -> None:
+        container.prints(listed)
+        container.prints("PermissionError: [Errno 13] Permission denied\n", STDERR)
+        container.exits(1)
+
+    daemon.when_started = process
+    ran = vllm_spark("caches")
+    assert ran.exit_code == 2
+    assert "the cache cannot be read: PermissionError: [Errno 13]" in ran.stderr
+    assert "owner/model" not in ran.stdout
+
+
+def test_a_cache_that_takes_too_long_to_count_is_told(
     image_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(caches, "LIMIT_SECONDS", 0.0)
     ran = vllm_spark("caches")
     assert ran.exit_code == 2
-    assert "there is no `docker` here\n  fix: see your PATH" in ran.stderr
+    assert "the cache cannot be read: it takes longer than 0 s" in ran.stderr
 
 
 def test_large_weights_are_told_in_gib_and_removed_by_hand_in_a_folder_of_the_host() -> None:

@@ -64,7 +64,8 @@ def test_an_up_that_is_interrupted_says_how_it_goes_on(pulumi: Pulumi) -> None:
     pulumi.ends = Ended(1, interrupted=True)
     ran = vllm_spark("up", "--stack", "spark")
     assert ran.exit_code == 1
-    assert "Interrupted. make up STACK=spark goes on from here." in ran.stderr
+    assert "A container that was started goes on: make logs STACK=spark follows it" in ran.stderr
+    assert "make up STACK=spark goes on from here." in ran.stderr
     assert pulumi.after_failure == [{"stack": "spark", "interrupted": True}]
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docker.errors import APIError, ContainerError
+from docker.errors import APIError
 
 from tests.fake_daemon import GPU, IMAGE, Container, FakeDaemon, refuses
 from vllm_spark.config.sections import Endpoint
 from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.gpus import Gpu
 from vllm_spark.deployment.tenants import CHECK_LABEL, Identity, tenant
 from vllm_spark.docker_host import host as host_module
 from vllm_spark.docker_host.host import DockerHost
@@ -25,6 +26,9 @@ NAME = "vllm-spark"
 US = Identity("project", "spark", "vllm", "0123456789ab")
 VLLM = ["--model", "Qwen/Qwen3-32B-FP8", "--gpu-memory-utilization", "0.5"]
 ON_GPU: dict[str, Any] = {"image": "vllm/vllm-openai:v0.32.0", "host": {"DeviceRequests": [GPU]}}
+ONCE: dict[str, Any] = {"RestartPolicy": {"Name": "no"}, "PortBindings": {}}
+SHELL: dict[str, Any] = {"Entrypoint": [], "Cmd": ["bash"]}
+"""With ONCE: a container that does not look like a server."""
 
 SetAvailable = Callable[[float], None]
 
@@ -66,7 +70,7 @@ def test_the_memory_of_another_machine_is_read_in_a_container_there(
 
     def process(container: Container) -> None:
         config = container.inspected["Config"]
-        assert (config["Entrypoint"], config["Cmd"]) == (["cat"], ["/proc/meminfo"])
+        assert "/proc/meminfo" in config["Cmd"][1]
         container.prints("MemTotal: 67108864 kB\nMemFree: 1048576 kB\nMemAvailable: 2097152 kB\n")
         container.exits(0)
 
@@ -74,15 +78,6 @@ def test_the_memory_of_another_machine_is_read_in_a_container_there(
     memory = host().memory(threading.Event())
     assert (memory.total_gib, memory.available_gib, memory.free_gib) == (64.0, 2.0, 1.0)
     assert daemon.containers == {}, "the container is removed"
-
-
-def test_a_container_that_cannot_tell_the_memory_is_an_error_of_docker(
-    daemon: FakeDaemon, available: SetAvailable
-) -> None:
-    daemon.info["MemTotal"] = 64 * GIB
-    daemon.when_started = lambda container: container.exits(127)
-    with pytest.raises(ContainerError):
-        host().memory(threading.Event())
 
 
 def test_what_is_no_meminfo_is_no_memory(daemon: FakeDaemon, available: SetAvailable) -> None:
@@ -132,6 +127,48 @@ def test_a_server_without_a_gpu_has_no_tenants(daemon: FakeDaemon) -> None:
     assert host().tenants(settings(container={"gpus": "none"}), US) == []
 
 
+def test_a_container_on_another_gpu_is_no_tenant(daemon: FakeDaemon) -> None:
+    first, second = (
+        Gpu(index, f"GPU-{index}{index}", "NVIDIA H100", "9.0", 79.18, 79.0) for index in "01"
+    )
+    for name, given in (("by-index", "1"), ("by-uuid", second.uuid), ("ours", first.uuid)):
+        daemon.add(name, host={"DeviceRequests": [{**GPU, "Count": 0, "DeviceIDs": [given]}]})
+    on_the_first = settings(container={"gpus": [0]})
+    assert names(host().tenants(on_the_first, US, [first, second])) == ["ours"]
+    cannot_tell = names(host().tenants(on_the_first, US))
+    assert cannot_tell == ["by-uuid", "ours"], "a UUID that nobody resolves may be our GPU"
+
+
+@pytest.mark.parametrize(
+    ("holders", "there"),
+    [
+        (frozenset({4711}), True),
+        (frozenset({815}), False),
+        (frozenset(), False),
+        (None, True),
+    ],
+    ids=["holds it", "another does", "nobody does", "unknown"],
+)
+def test_what_looks_like_no_server_is_a_tenant_while_it_holds_the_gpu(
+    holders: frozenset[int] | None, there: bool, daemon: FakeDaemon
+) -> None:
+    shell = daemon.add("shell", host={"DeviceRequests": [GPU], **ONCE}, **SHELL)
+    shell.processes = [42, 4711]
+    found = names(host().tenants(settings(), US, holders=holders))
+    assert found == (["shell"] if there else [])
+
+
+def test_a_server_is_a_tenant_before_it_holds_the_gpu(daemon: FakeDaemon) -> None:
+    daemon.add("starting", **ON_GPU)
+    assert names(host().tenants(settings(), US, holders=frozenset())) == ["starting"]
+
+
+def test_processes_that_docker_does_not_list_may_be_on_the_gpu(daemon: FakeDaemon) -> None:
+    daemon.add("shell", host={"DeviceRequests": [GPU], **ONCE}, **SHELL)
+    daemon.fault("/top", refuses(500, "ps: command not found"))
+    assert names(host().tenants(settings(), US, holders=frozenset())) == ["shell"]
+
+
 def test_a_container_that_ends_while_it_is_asked_about_is_left_out(daemon: FakeDaemon) -> None:
     gone = daemon.add("gone", **ON_GPU)
     daemon.fault(f"GET /containers/{gone.id}/json", refuses(404, "No such container"))
@@ -143,8 +180,11 @@ def test_a_daemon_that_cannot_inspect_a_container_is_not_taken_for_an_empty_host
 ) -> None:
     other = daemon.add("other", **ON_GPU)
     daemon.fault(f"GET /containers/{other.id}/json", refuses(500, "layer not known"))
+    asked = host()
     with pytest.raises(APIError, match="layer not known"):
-        host()
+        asked.tenants(settings(), US)
+    with pytest.raises(APIError, match="layer not known"):
+        asked.returned(settings(), [tenant(other.inspected)])
 
 
 # What comes back
@@ -233,8 +273,8 @@ def test_a_port_of_another_container_is_named_with_it(
     daemon.add("other", **publishing(free_port))
     problem = host().port_problem(Endpoint(port=free_port), [])
     assert problem is not None
-    assert f"port {free_port}: is held by container other ({IMAGE})" in str(problem)
-    assert problem.fix.startswith("docker stop other, or give another port")
+    assert f"port {free_port} on 127.0.0.1: is held by container other ({IMAGE})" in str(problem)
+    assert problem.fix.startswith("docker stop other, or use another port: ")
 
 
 def test_a_port_of_who_leaves_is_free(

@@ -225,7 +225,7 @@ def test_sigterm_ends_an_idle_server_with_0_and_a_loading_one_with_1(
     serving = ready()
     serving.process.terminate()
     assert serving.ended() == 0
-    loading = start(log=TIMED)
+    loading = start(log=TIMED, speed=10)
     loading.until("version 0.26.0")
     loading.process.terminate()
     assert loading.ended() == 1

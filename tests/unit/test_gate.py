@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from vllm_spark.gate import gate
 from vllm_spark.gate.gate import Abandoned, Failed, Gate, Healthy
 from vllm_spark.gate.probe import NotYet, Probe, Ready, Refused
 from vllm_spark.gate.watch import ContainerState, CouldNotAsk, Gone
@@ -159,7 +160,7 @@ def test_an_answer_that_is_wrong_fails_at_once(
 def test_a_server_that_never_gets_ready_is_given_up_after_the_timeout(
     start_server: StartServer, fault: str
 ) -> None:
-    assert "within 3 s" in failure(start_server(fault=fault), timeout=3).cause
+    assert "within 1 s" in failure(start_server(fault=fault), timeout=1).cause
 
 
 def test_the_body_of_a_refused_completion_is_the_evidence(start_server: StartServer) -> None:
@@ -201,7 +202,10 @@ def test_the_cause_is_the_engines_own_and_not_the_servers_hint() -> None:
     assert not any("See root cause above" in line for line in failed.evidence)
 
 
-def test_a_start_that_failed_in_its_log_is_lost_though_the_process_lives_on() -> None:
+def test_a_start_that_failed_in_its_log_is_lost_though_the_process_lives_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate, "ENDS_BY_ITSELF_SECONDS", 0.1)
     core = "(EngineCore pid=26) ERROR 11-23 12:00:00 [core.py:1330]"
     log = (
         f"{core} EngineCore failed to start.",

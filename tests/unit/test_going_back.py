@@ -28,9 +28,9 @@ class Deployed:
     def __init__(self, daemon: FakeDaemon, image_id: str) -> None:
         self.container = daemon.add("vllm-spark", image=REVERTING.image.name, Env=["A=b"])
         fetch = {
-            "urn": "urn:...::command:local:Command::vllm-weights",
-            "type": "command:local:Command",
-            "inputs": {"create": "docker run ... owner/model"},
+            "urn": "urn:...::pulumi-python:dynamic/spark:Fetch::vllm-weights",
+            "type": "pulumi-python:dynamic/spark:Fetch",
+            "inputs": {"what": "0f0f0f"},
         }
         self.state: dict[str, Any] = {
             "resources": [

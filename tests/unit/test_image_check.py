@@ -10,9 +10,10 @@ import pytest
 
 from tests.fake_daemon import Container, FakeDaemon, hangs_up, refuses
 from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.gpus import GPU_QUERY, Gpu
 from vllm_spark.deployment.serving import server_arguments
 from vllm_spark.deployment.tenants import CHECK_LABEL
-from vllm_spark.docker_host import image_check
+from vllm_spark.docker_host import image_check, one_shot
 from vllm_spark.docker_host.connection import UNANSWERED
 from vllm_spark.docker_host.image_check import ImageAnswer, ask_image, flags_key
 from vllm_spark.errors import Interrupted
@@ -20,7 +21,15 @@ from vllm_spark.errors import Interrupted
 MODEL = "Qwen/Qwen3-32B-FP8"
 CPU = "vllm/vllm-openai-cpu:v0.32.0-x86_64"
 ON_GPU = "vllm/vllm-openai:v0.32.0"
-ACCEPTED = {"flags": "accepted", "said": "", "gpus": ["GPU 0: NVIDIA GB10"], "trouble": ""}
+ROW = "0, GPU-1, NVIDIA GB10, 12.1, [N/A], [N/A]"
+GB10 = Gpu("0", "GPU-1", "NVIDIA GB10", "12.1", total_gib=None, free_gib=None)
+ACCEPTED: dict[str, Any] = {
+    "flags": "accepted",
+    "said": "",
+    "gpus": [ROW],
+    "trouble": "",
+    "holders": None,
+}
 
 
 def settings(image: str = CPU, **keys: Any) -> Settings:
@@ -36,7 +45,7 @@ def settings(image: str = CPU, **keys: Any) -> Settings:
 
 @pytest.fixture(autouse=True)
 def quick(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_check, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(one_shot, "LOOK_SECONDS", 0.01)
     daemon.add_image(CPU)
     daemon.add_image(ON_GPU)
 
@@ -82,12 +91,51 @@ def test_the_container_that_is_asked_can_change_nothing_and_reach_nothing(
     (container,) = asked
     config, host = container["Config"], container["HostConfig"]
     question = json.loads(config["Cmd"][-1])
-    assert question == {"gpus": True, "argv": [MODEL, *server_arguments(declared)]}
+    argv = [MODEL, *server_arguments(declared)]
+    assert question == {"gpus": True, "query": GPU_QUERY, "argv": argv}
     assert {"A=b", "HF_HUB_OFFLINE=1"} <= set(config["Env"])
     assert CHECK_LABEL in config["Labels"]
     assert host["NetworkMode"] == "none"
     assert host["Binds"] == ["weights:/root/.cache/huggingface:ro"]
     assert host["DeviceRequests"][0]["DeviceIDs"] == ["0", "1"]
+    assert host["PidMode"] == "host", "nvidia-smi names only the processes that it sees"
+
+
+def test_a_container_that_is_asked_about_flags_alone_sees_no_process_of_the_host(
+    daemon: FakeDaemon,
+) -> None:
+    modes: list[str] = []
+
+    def process(container: Container) -> None:
+        modes.append(container.inspected["HostConfig"].get("PidMode") or "")
+        container.prints(json.dumps({**ACCEPTED, "gpus": None}))
+        container.exits(0)
+
+    daemon.when_started = process
+    ask(settings())
+    assert modes == [""]
+
+
+@pytest.mark.parametrize(
+    ("listed", "holders"),
+    [([4711, 4712], frozenset({4711, 4712})), ([], frozenset()), (None, None)],
+    ids=["two", "none", "unknown"],
+)
+def test_the_gpus_and_the_processes_on_them_are_told(
+    listed: list[int] | None, holders: frozenset[int] | None, daemon: FakeDaemon
+) -> None:
+    answers(daemon, holders=listed)
+    answer = ask(settings(ON_GPU))
+    assert answer.gpus == (GB10,)
+    assert answer.holders == holders, "no process is something else than not knowing"
+
+
+def test_a_gpu_that_only_shows_as_a_device_file_is_there_and_has_no_facts(
+    daemon: FakeDaemon,
+) -> None:
+    answers(daemon, gpus=["nvidia0"], trouble="No such file or directory: 'nvidia-smi'")
+    answer = ask(settings(ON_GPU))
+    assert (answer.problems, answer.gpus) == ((), ())
 
 
 def test_a_flag_that_vllm_refuses_is_a_problem_in_its_words(daemon: FakeDaemon) -> None:
@@ -169,8 +217,8 @@ def test_known_flags_are_not_asked_about_again_and_the_gpu_is(daemon: FakeDaemon
         container.exits(0)
 
     daemon.when_started = process
-    assert ask(settings(ON_GPU), about_flags=False) == ImageAnswer()
-    assert questions == [{"gpus": True, "argv": None}]
+    assert ask(settings(ON_GPU), about_flags=False) == ImageAnswer(gpus=(GB10,))
+    assert questions == [{"gpus": True, "query": GPU_QUERY, "argv": None}]
 
 
 def test_an_image_that_does_not_answer_in_time_is_unknown_and_its_container_goes(

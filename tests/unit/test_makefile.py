@@ -131,7 +131,17 @@ def test_a_model_flags_a_log_and_a_scenario_are_data(recorder: Path, value: str)
         [*VLLM_SPARK, "diagnose", "--", value],
         ["-m", "benchmarks", f"--runs={value}", "--", value],
     ]
-    assert recorded(recorder, "fit", f"MODEL={value}") == [[*VLLM_SPARK, "fit", f"--model={value}"]]
+    host = [f"{name}={value}" for name in ("MODEL", "VLLM", "HOST")]
+    assert recorded(recorder, "fit", *host) == [
+        [*VLLM_SPARK, "fit", f"--model={value}", f"--vllm={value}", f"--host={value}"]
+    ]
+    hub = [f"{name}={value}" for name in ("ID", "REVISION")]
+    assert recorded(recorder, "model", *hub) == [
+        [*VLLM_SPARK, "model", f"--revision={value}", "--", value]
+    ]
+    assert recorded(recorder, "diagnose", f"CONTAINER={value}") == [
+        [*VLLM_SPARK, "diagnose", f"--container={value}"]
+    ]
 
 
 @pytest.mark.parametrize("value", HOSTILE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,7 +31,7 @@ def wait(monkeypatch: pytest.MonkeyPatch, available: Iterator[float], **keys: An
         def __init__(self, *_: str) -> None:
             pass
 
-        def memory(self) -> Meminfo:
+        def memory(self, _interrupted: threading.Event) -> Meminfo:
             return Meminfo(total_gib=121.69, available_gib=next(available), free_gib=5.0)
 
     monkeypatch.setattr(memory_wait, "DockerHost", Host)
@@ -67,9 +69,10 @@ def test_a_wait_that_goes_on_is_told_with_numbers(
     monkeypatch.setattr(memory_wait, "PROGRESS_SECONDS", 0)
     wait(monkeypatch, iter([10.0, 60.0, 110.0]))
     told = capsys.readouterr().out.splitlines()
-    assert [line.partition(",")[0] for line in told[:2]] == [
-        "waiting for memory: 10.0 of 103.4 GiB available",
-        "waiting for memory: 60.0 of 103.4 GiB available",
+    assert all(line.startswith("waiting for memory, ") for line in told[:2])
+    assert [line.partition(" of 120 s: ")[2] for line in told[:2]] == [
+        "the server needs 103.4 GiB; 10.0 of the host's 121.7 are available",
+        "the server needs 103.4 GiB; 60.0 of the host's 121.7 are available",
     ]
 
 
@@ -152,19 +155,40 @@ def test_a_server_that_stays_stopped_needs_no_memory(
     assert make(state="stopped") == []
 
 
+@pytest.mark.parametrize("code", [0, 1])
 def test_memory_that_nobody_can_tell_is_not_waited_for(
-    daemon: FakeDaemon, available: SetAvailable, monkeypatch: pytest.MonkeyPatch
+    code: int, daemon: FakeDaemon, available: SetAvailable
 ) -> None:
     daemon.info["MemTotal"] = 1
 
     def process(container: Container) -> None:
         container.prints("no such thing\n")
-        container.exits(0)
+        container.exits(code)
 
     daemon.when_started = process
     daemon.add_image(SPARK["image"]["name"])
     assert make() == []
     assert make(container={"gpus": "none"}, engine={}) == [], "and neither is an unknown need"
+
+
+def test_the_memory_of_a_gpu_that_has_its_own_is_waited_for(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter([30000, 60000])
+
+    def process(container: Container) -> None:
+        row = f"0, GPU-2, NVIDIA H100 80GB HBM3, 9.0, 81559, {next(free)}"
+        answer = {"flags": None, "said": "", "gpus": [row], "trouble": "", "holders": None}
+        container.prints(json.dumps(answer))
+        container.exits(0)
+
+    daemon.when_started = process
+    daemon.add_image(SPARK["image"]["name"])
+    monkeypatch.setattr(memory_wait, "PROGRESS_SECONDS", 0)
+    engine = {**SPARK["engine"], "gpu-memory-utilization": 0.6}
+    (line,) = make(host={"memoryGiB": 79.18, "unified": False}, engine=engine)
+    assert "the server needs 47.8 GiB; 29.3 of 79.6 are free" in line
+    assert next(free, None) is None, "asked until there was enough"
 
 
 def test_a_daemon_that_goes_away_meanwhile_is_said(daemon: FakeDaemon) -> None:

@@ -23,7 +23,13 @@ US = Identity("project", "spark", "vllm", "0123456789ab")
 IMAGE = "nvcr.io/nvidia/vllm:25.09-py3"
 COMMAND = ["vllm", "serve", "--gpu-memory-utilization", "0.85"]
 ON_GPU: dict[str, Any] = {"image": IMAGE, "host": {"DeviceRequests": [GPU]}, "Cmd": COMMAND}
-ACCEPTED: dict[str, Any] = {"flags": "accepted", "said": "", "gpus": ["GPU 0"], "trouble": ""}
+ACCEPTED: dict[str, Any] = {
+    "flags": "accepted",
+    "said": "",
+    "gpus": ["0, GPU-1, NVIDIA GB10, 12.1, [N/A], [N/A]"],
+    "trouble": "",
+    "holders": None,
+}
 
 SetAvailable = Callable[[float], None]
 
@@ -59,6 +65,11 @@ def image_says(daemon: FakeDaemon, **answer: Any) -> None:
     daemon.when_started = process
 
 
+def serving(daemon: FakeDaemon) -> Container:
+    """Our server, which runs."""
+    return daemon.add(NAME, Labels=US.labels, **ON_GPU)
+
+
 def settings(port: int, **keys: Any) -> Settings:
     config = {
         "model": "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8",
@@ -82,24 +93,41 @@ def problems(declared: Settings) -> str:
     return str(failed.value)
 
 
-def test_where_nothing_is_in_the_way_the_accepted_flags_are_noted(port: int) -> None:
+def test_where_nothing_is_in_the_way_the_accepted_flags_are_noted(
+    daemon: FakeDaemon, port: int
+) -> None:
+    serving(daemon)
     declared = settings(port)
     assert check(declared) == flags_key(declared, "sha256:1")
 
 
-def test_what_was_accepted_before_is_not_asked_again(daemon: FakeDaemon, port: int) -> None:
-    declared = settings(port)
+@pytest.mark.parametrize(
+    ("old", "keys", "known", "asked"),
+    [
+        (True, {}, False, True),
+        (True, {}, True, False),
+        (False, {}, False, False),
+        (False, {"gpu": {"takeover": True}}, False, True),
+    ],
+    ids=["new flags", "accepted before", "nothing to protect", "others to protect"],
+)
+def test_flags_are_asked_about_once_and_only_where_a_server_could_be_lost(
+    old: bool, keys: dict[str, Any], known: bool, asked: bool, daemon: FakeDaemon, port: int
+) -> None:
+    declared = settings(port, **keys)
+    if old:
+        serving(daemon)
     questions: list[Any] = []
 
     def process(container: Container) -> None:
         questions.append(json.loads(container.inspected["Config"]["Cmd"][-1])["argv"])
-        container.prints(json.dumps({**ACCEPTED, "flags": None}))
+        container.prints(json.dumps(ACCEPTED))
         container.exits(0)
 
     daemon.when_started = process
-    key = flags_key(declared, "sha256:1")
-    assert check(declared, accepted=key) == key
-    assert questions == [None]
+    check(declared, accepted=flags_key(declared, "sha256:1") if known else "")
+    (argv,) = questions
+    assert (argv is not None) is asked
 
 
 def test_everything_is_one_list_and_the_old_server_is_left_alone(
@@ -159,7 +187,7 @@ def test_a_model_that_has_come_to_be_known_as_too_big_is_in_the_way(port: int) -
 def test_memory_that_the_old_server_gives_back_counts(
     daemon: FakeDaemon, available: SetAvailable, port: int
 ) -> None:
-    daemon.add(NAME, Labels=US.labels, **ON_GPU)
+    serving(daemon)
     available(10.0)
     assert check(settings(port))
 
@@ -185,18 +213,49 @@ def test_memory_that_is_too_little_is_let_through_where_the_config_says_so(
 def test_a_host_that_does_not_tell_its_memory_is_said_and_no_problem(
     daemon: FakeDaemon, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    daemon.info["MemTotal"] = 64 * GIB
-
-    def process(container: Container) -> None:
-        if container.inspected["Config"]["Entrypoint"] == ["cat"]:
-            container.exits(1)
-        else:
-            container.prints(json.dumps(ACCEPTED))
-            container.exits(0)
-
-    daemon.when_started = process
+    elsewhere(daemon, "cat: /proc/meminfo: Permission denied\n", code=1)
     assert check(settings(port))
     assert "memory not checked: the host does not tell" in capsys.readouterr().out
+
+
+def elsewhere(daemon: FakeDaemon, meminfo: str, code: int = 0) -> None:
+    """The daemon is on another machine, of 64 GiB, whose memory a container reads so."""
+    daemon.info["MemTotal"] = 64 * GIB
+    image = daemon.when_started
+
+    def process(container: Container) -> None:
+        if "/proc/meminfo" in container.inspected["Config"]["Cmd"][1]:
+            container.prints(meminfo)
+            container.exits(code)
+        else:
+            image(container)
+
+    daemon.when_started = process
+
+
+def test_a_plan_for_a_larger_machine_is_a_problem_with_the_number_to_set(
+    daemon: FakeDaemon, port: int
+) -> None:
+    kib = 64 * 2**20
+    elsewhere(daemon, f"MemTotal: {kib} kB\nMemFree: {kib} kB\nMemAvailable: {kib} kB\n")
+    said = problems(settings(port))
+    assert "host.memoryGiB: the plan is for 121.69 GiB, and this machine has 64.00" in said
+    assert "pulumi config set --path vllm-spark:host.memoryGiB 64.0" in said
+    assert "memory: the server needs" not in said, "one mistake is one problem"
+
+
+@pytest.mark.parametrize(("free", "fits"), [(60000, True), (30000, False)])
+def test_a_gpu_with_a_memory_of_its_own_is_asked_what_is_free(
+    free: int, fits: bool, daemon: FakeDaemon, port: int
+) -> None:
+    image_says(daemon, gpus=[f"0, GPU-2, NVIDIA H100 80GB HBM3, 9.0, 81559, {free}"])
+    engine = {"max-model-len": 32768, "gpu-memory-utilization": 0.6}
+    declared = settings(port, engine=engine, host={"memoryGiB": 79.18, "unified": False})
+    if fits:
+        assert check(declared)
+    else:
+        said = problems(declared)
+        assert "memory of GPU 0: the server needs 47.8 GiB; 29.3 of 79.6 are free" in said
 
 
 def test_a_plan_that_cannot_be_made_is_said_and_no_problem(
@@ -213,6 +272,7 @@ def test_a_plan_that_cannot_be_made_is_said_and_no_problem(
 def test_flags_that_cannot_be_checked_are_said_and_not_noted_as_accepted(
     daemon: FakeDaemon, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    serving(daemon)
     image_says(daemon, flags="unknown", said="it ended with exit code 1")
     assert check(settings(port)) == ""
     assert "flags not checked: the image's vLLM could not be asked" in capsys.readouterr().out

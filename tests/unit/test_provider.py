@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -12,16 +13,16 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import pytest
 
-from components import provider
+from components import health_gate, provider
 from components.health_gate import HealthGateProvider
 from components.identity import ReleaseProvider, StateIdProvider
 from components.preflight import PreflightProvider
 from tests.e2e.gate_process import GateProcess
-from tests.fake_daemon import FakeDaemon
+from tests.fake_daemon import Container, FakeDaemon
 from tests.unit.test_docker_drift import add_declared
 from tests.unit.test_drift import settings
 from vllm_spark import __version__
-from vllm_spark.docker_host import preflight, wait_for_answer
+from vllm_spark.docker_host import preflight
 from vllm_spark.docker_host.wait_for_answer import Answered
 from vllm_spark.errors import GateError
 
@@ -97,9 +98,12 @@ def test_a_provider_ends_with_its_engine(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def end(code: int) -> None:
         assert code == 1
+        assert provider.interrupted.is_set(), "what runs has been asked to end"
         raise Ended
 
     monkeypatch.setattr(provider, "ENGINE_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(provider, "GRACE_SECONDS", 0)
+    monkeypatch.setattr(provider, "interrupted", threading.Event())
     monkeypatch.setattr("socket.create_connection", look)
     monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(Ended):
@@ -126,10 +130,13 @@ def test_the_engines_address_is_the_last_argument(monkeypatch: pytest.MonkeyPatc
 
 
 def test_over_pulumis_own_protocol_an_error_is_words_alone(daemon: FakeDaemon) -> None:
-    container = daemon.add("vllm-spark")
+    def process(container: Container) -> None:
+        container.prints("no such thing\n")
+        container.exits(1)
+
+    daemon.when_started = process
+    container = daemon.add("vllm-spark", running=False)
     container.exits(1)
-    container.inspected["HostConfig"]["RestartPolicy"]["Name"] = "no"
-    container.prints("no such thing\n")
     with GateProcess() as gate, pytest.raises(grpc.RpcError) as failed:
         gate.create(gate_properties(container.id))
     said = failed.value.details()
@@ -153,7 +160,7 @@ def gate_properties(container_id: str) -> dict[str, Any]:
 
 def test_an_answer_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     answered = Answered("first start", 70.1, 0.05, 4, {"kvTokens": 5})
-    monkeypatch.setattr(wait_for_answer, "wait_for_answer", lambda *_, **__: answered)
+    monkeypatch.setattr(health_gate, "wait_for_answer", lambda *_, **__: answered)
     gate = HealthGateProvider()
     created = gate.create(gate_properties("4567"))
     assert created.outs is not None
@@ -200,6 +207,7 @@ def preflight_properties(**keys: Any) -> dict[str, Any]:
         "identity": identity,
         "imageId": "sha256:1",
         "settings": settings(**keys).declared(),
+        "variables": [],
     }
 
 

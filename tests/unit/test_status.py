@@ -25,7 +25,12 @@ State = dict[str, Any]
 
 
 def resource(declared: Settings, server: str = "vllm", container: str = "vllm-spark") -> State:
-    outputs = {"server": server, "containerName": container, "settings": declared.declared()}
+    outputs = {
+        "server": server,
+        "containerName": container,
+        "settings": declared.declared(),
+        "variables": [],
+    }
     return {"type": servers.RESOURCE, "outputs": outputs}
 
 

@@ -110,14 +110,22 @@ def look(settings: Settings, remove: Iterable[str] = ()) -> list[Part]:
         volumes=[(settings.cache.source, CACHE_PATH, "rw")],
     )
     said: list[str] = []
-    listed = shot.run(connect(), threading.Event(), limit_seconds=LIMIT_SECONDS, report=said.append)
-    if not listed:
-        raise SetupError(
-            f"the cache cannot be read: {' '.join(said[-3:])}\n"
-            "  fix: see whether its folder or volume is there"
+    try:
+        listed = shot.run(
+            connect(), threading.Event(), limit_seconds=LIMIT_SECONDS, report=said.append
         )
+    except TimeoutError:
+        raise _unreadable(f"it takes longer than {LIMIT_SECONDS:.0f} s") from None
+    if not listed.rpartition("\n")[2].startswith("other\t"):  # the last line of a whole list
+        raise _unreadable(" ".join(said[-3:]))
     rows = [line.split("\t") for line in listed.splitlines()]
     return [Part(kind, int(size), name) for kind, size, name in rows]
+
+
+def _unreadable(why: str) -> SetupError:
+    return SetupError(
+        f"the cache cannot be read: {why}\n  fix: see whether its folder or volume is there"
+    )
 
 
 def in_use(client: Any, stacks: Iterable[Settings], compiled: Iterable[str]) -> set[str]:

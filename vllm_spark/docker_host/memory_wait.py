@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from docker.errors import NotFound
+from docker.errors import APIError, NotFound
 
 from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.host_memory import (
@@ -104,8 +104,8 @@ def _lack(host: DockerHost, settings: Settings, say: Say) -> tuple[Problem, floa
         return None if short is None else (short, sum(gpu.free_gib or 0.0 for gpu in gpus))
     try:
         memory = host.memory(threading.Event())
-    except ValueError:
-        return None
+    except (ValueError, APIError):
+        return None  # the host does not tell, and the preflight has said so
     problem = shortage(settings, needed, memory, {})
     if problem is None and (doubt := page_cache_in_the_way(settings, needed, memory)) is not None:
         say(doubt)

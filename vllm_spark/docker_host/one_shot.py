@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import docker
+from docker.errors import APIError
 from docker.types import DeviceRequest
 
 from vllm_spark.docker_host.connection import UNANSWERED
@@ -81,12 +82,19 @@ class OneShot:
                     raise Interrupted("interrupted; nothing was changed")
                 if time.monotonic() > over:
                     raise TimeoutError
-            return b"".join(said).decode(errors="replace").rstrip("\n")
-        finally:
-            with suppress(*UNANSWERED):  # gone, or on its way; else the daemon's to remove
-                container.remove(force=True)
-            with suppress(*UNANSWERED):  # until then its volumes cannot be removed
-                container.wait(condition="removed", timeout=GONE_SECONDS)
+        except BaseException:
+            with suppress(*UNANSWERED):  # what ended it matters more
+                _remove(container)
+            raise
+        _remove(container)
+        return b"".join(said).decode(errors="replace").rstrip("\n")
+
+
+def _remove(container: Any) -> None:
+    with suppress(APIError):  # it is gone, or on its way
+        container.remove(force=True)
+    with suppress(*UNANSWERED):  # until then its volumes cannot be removed
+        container.wait(condition="removed", timeout=GONE_SECONDS)
 
 
 def _read(output: Any, said: list[bytes], report: Callable[[str], None]) -> None:
