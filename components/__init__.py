@@ -1,4 +1,4 @@
-"""The Pulumi resources, one a file. Declarations, and the thin faces of dynamic providers.
+"""The Pulumi resources, one per file: declarations, and thin dynamic providers.
 
 The public face is `VllmServer` with its arguments: one served model, any number in a program.
 """

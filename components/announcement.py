@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def announce(server: VllmServer, gate: HealthGate) -> None:
     """Log it when the gate has passed; nothing in a preview.
 
-    It is in the log and not in the outputs, where each line would be one more thing to differ.
+    It goes to the log: in the outputs, each line would be one more thing that a diff shows.
     """
     if not pulumi.runtime.is_dry_run():
         pulumi.Output.all(gate.answerSeconds, gate.answerTokens, gate.memoryActual).apply(
@@ -45,7 +45,7 @@ def _text(
 
 
 def _speed(seconds: float, tokens: float) -> str:
-    """The gate's one request; the first after a start, so kernels were compiled within it."""
+    """The gate's request. It is the first after a start, so its time includes compiling kernels."""
     if not tokens:
         return f"an embedding in {seconds:.2f} s"
     rate = f"{tokens / seconds:.1f} tokens/s"

@@ -1,8 +1,8 @@
-"""A repository of the hub, in the cache: a dynamic provider's thin face.
+"""A repository of the hub, in the cache, as a dynamic provider.
 
-Not a command of the command plugin, because the script that fetches is an input of such a command:
-an upgrade of vllm-spark that edits it would fetch again, under a running server, what `main` has
-become meanwhile. And a command that is interrupted leaves its container downloading.
+It is not a command of the command plugin, because the script would be an input of that command: an
+upgrade of vllm-spark that edits the script would fetch the newest `main` under a running server.
+Also, an interrupted command leaves its container downloading.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class FetchProvider(Provider):
         return CreateResult(id_=props["repository"]["id"], outs=_fetched(props))
 
     def update(self, _id: str, _olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
-        """Fetch something else, or from elsewhere."""
+        """Fetch again: the repository, its source or its destination has changed."""
         return UpdateResult(outs=_fetched(props))
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        """Changed by what is fetched, from where and to where; not by image, token or release."""
+        """Changed if repository, source or destination changed; not image, token or release."""
         return DiffResult(changes=olds.get("what") != news["what"])
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
-        """End a download that goes on. What is in the cache stays."""
+        """Stop a running download. What is in the cache stays."""
         _of(props).stop()
 
 
@@ -56,10 +56,10 @@ def _fetched(props: dict[str, Any]) -> dict[str, Any]:
 
 
 class Fetch(pulumi.dynamic.Resource, module="spark", name="Fetch"):
-    """Complete when the repository is in the cache; `commit` is what was fetched.
+    """Complete when the repository is in the cache; `commit` is the fetched commit.
 
-    `environment` names mirrors and proxies, `secrets` the hub's token and variables that are
-    secret. `what` is the same for the same repository, revision, place and environment.
+    `environment` sets mirrors and proxies; `secrets` hold the hub's token and other secret
+    variables. `what` identifies repository, revision, place and environment.
     """
 
     commit: pulumi.Output[str]

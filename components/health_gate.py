@@ -1,8 +1,8 @@
 """The health gate as a Pulumi resource: `pulumi up` waits for it, so green means answered.
 
-A dynamic provider, in an importable module because the state holds a reference to this module's
-name, and only with a name does an edit of the code below make no difference to a stack. The
-resource does not exist anywhere: what it records is that one start of one container has answered.
+The dynamic provider is in an importable module, so that the state refers to it by name. Without a
+name the state would hold the code itself, and every edit below would change the stack. The resource
+exists nowhere else: it records that one start of one container has answered.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class HealthGateProvider(Provider):
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         """Changed if a question changed, or if the recorded answer is no longer true.
 
-        A clock is no question: a server that has answered does not care how long one would wait.
+        Changed time limits do not count: they make no difference to a server that has answered.
         """
         asked = [key for key in news if not key.startswith("__") and not key.endswith("Seconds")]
         changed = any(olds.get(key) != news[key] for key in asked)

@@ -1,11 +1,11 @@
-"""Two facts that stay with what a server has made: whose it is, and which release made it.
+"""Two facts about a server's container: which state owns it, and which release declared it.
 
-`StateId`: two checkouts may have a stack of one name, each with a state of its own. A container
-belongs to the state whose random id it carries, and to no other.
+`StateId`: two checkouts may have a stack of the same name, each with its own state. A container
+belongs only to the state whose random id it carries.
 
 `Release`: a container's labels are part of it, and Pulumi replaces a container whose labels change.
-So the release on the label must not follow every upgrade of vllm-spark, but only the upgrades that
-come with another container.
+So the label must keep its release through an upgrade of vllm-spark that leaves the container as it
+is; it changes only together with the container.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ def state_id() -> pulumi.Output[str]:
 
 
 class ReleaseProvider(Provider):
-    """Writes down the release whenever the container is another one."""
+    """Records the release each time the container is replaced."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """The first container."""
         return CreateResult(id_="release", outs={**props, "version": __version__})
 
     def update(self, _id: str, _olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
-        """Another container."""
+        """The container is replaced."""
         return UpdateResult(outs={**props, "version": __version__})
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        """Changed by another container, and not by an upgrade of vllm-spark."""
+        """Changed if the container is replaced; an upgrade of vllm-spark alone changes nothing."""
         return DiffResult(changes=olds.get("container") != news["container"])
 
 
 class Release(pulumi.dynamic.Resource, module="spark", name="Release"):
-    """`version` is the release that declared the container, told apart by what it is given."""
+    """`version` is the release that declared the container, `container` the inputs to compare."""
 
     version: pulumi.Output[str]
 

@@ -1,8 +1,8 @@
 """The last good deployment, kept in the stack's state until a better one has answered.
 
-A resource of its own, and not a part of the health gate's: Pulumi keeps a resource's outputs when
-a later update of it, or of what it depends on, fails, but a server that is told to stop loses its
-gate, and with it what the gate knew. This one stays, and costs nothing: it asks nobody anything.
+It is separate from the health gate's resource. Pulumi keeps a resource's outputs when a later
+update of it, or of its dependencies, fails; but a stopped server has no gate, so the gate's outputs
+would be lost. This resource stays and costs nothing, because it makes no requests.
 `vllm-spark rollback` reads it.
 """
 
@@ -22,7 +22,7 @@ from vllm_spark.config.settings import Settings
 
 
 class LastGoodProvider(Provider):
-    """Writes down what it is given. It is given something only when the gate has passed."""
+    """Records its inputs. They hold a deployment only when the gate has passed."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Begin the record; it is empty for a server that has never run."""
@@ -39,7 +39,7 @@ class LastGoodProvider(Provider):
 
 
 def _recorded(olds: dict[str, Any], props: dict[str, Any]) -> dict[str, Any]:
-    """The outputs. The time is that of the container's first answer, not of a change beside it."""
+    """The outputs. The time is that of the container's first answer; later changes keep it."""
     container = props.get("containerId")
     known = container is not None and olds.get("containerId") == container
     now = datetime.now(UTC).isoformat(timespec="seconds") if container else None

@@ -12,9 +12,9 @@ from vllm_spark.deployment.serving import CACHE_PATH
 class ModelCache(pulumi.ComponentResource):
     """Declares the cache and says how a container mounts it.
 
-    It never deletes weights: a folder of the host is not ours to manage, and a volume stays when
-    the stack is destroyed, because two stacks may share it and 31 GB take long to fetch again.
-    `docker volume rm NAME` removes it.
+    It never deletes weights: it does not manage the host's folder, and keeps the volume when the
+    stack is destroyed, because two stacks may share it and 31 GB take long to download again.
+    `docker volume rm NAME` removes the volume.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """The model's files, complete in the cache before a server is started or an old one stopped.
 
-vLLM would fetch them itself while it starts: with the old server gone, within the health gate's
-time, and again at every restart it would ask the hub for news. Fetched beforehand, the server can
-be started with HF_HUB_OFFLINE=1 and needs no network.
+vLLM could fetch them itself while it starts. But by then the old server is gone and the health
+gate's time limit runs, and every restart would ask the hub for updates. With the files fetched
+first, the server starts with HF_HUB_OFFLINE=1 and needs no network.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from vllm_spark.in_image import script
 from vllm_spark.in_image.checkpoint import kept_elsewhere
 
 _FOR_THE_HUB = re.compile(r"(?i)HF_\w+|\w+_PROXY|SSL_CERT_\w+|\w+_CA_BUNDLE")
-"""Variables that name mirrors, proxies and their certificates, and the token. With all the others
-among them, every change of those would fetch again."""
+"""Variables for mirrors, proxies, their certificates, and the token. Others are left out, because
+a change of any variable in this list fetches again."""
 
 
 class ModelWeights(pulumi.ComponentResource):
-    """Fetches the files, then checks that they are complete; `commit` is what was fetched.
+    """Fetches the files, then checks that they are complete; `commit` is the fetched commit.
 
     Both run in one-shot containers of the vLLM image, where the cache is mounted and the hub's
-    client installed. What is there is not fetched again, a broken download is resumed, and without
-    the hub a complete copy in the cache is enough. `environment` are variables beside those of the
-    settings, secrets among them.
+    client installed. Files in the cache are not fetched again, a broken download is resumed, and
+    without the hub a complete copy in the cache is enough. `environment` holds variables that are
+    not in the settings, including secrets.
     """
 
     def __init__(
@@ -73,14 +73,14 @@ class ModelWeights(pulumi.ComponentResource):
         without = "".join(f" --without {part}" for part in kept_elsewhere(settings.engine))
         command.local.Command(
             f"{resource_name}-check",
-            # `exec`: the plugin ends the process that it started, and a shell would leave docker.
+            # `exec`: the plugin kills only the process that it started; a shell would leave docker.
             create=pulumi.Output.concat("exec ", look, " ", self.commit, without),
             stdin=script("checkpoint"),
             logging=command.local.Logging.STDERR,
             opts=pulumi.ResourceOptions(parent=self),
         )
         for other in besides_the_model(settings):
-            # One after the other: each looks for room on the same disk.
+            # One after the other: each checks the free space of the same disk.
             fetch(f"{resource_name}-{other.id.replace('/', '-')}", other, [own])
         self.register_outputs({"commit": self.commit})
 

@@ -1,12 +1,12 @@
 """Finds what is wrong before a container is touched, while the old server still answers.
 
-A dynamic provider like the health gate, and like it a record of something that was true once: that
-the host could take this container, and the image its flags. It runs when the server's declaration
-changes, and when a refresh has found the container not running, since it is then about to be
-started. The checks themselves are in vllm_spark/docker_host/preflight.py.
+A dynamic provider, like the health gate. It records that the host had room for this container and
+that the image accepted its flags. It runs when the server's declaration changes, and when a refresh
+finds the container not running, because the container is then about to be started. The checks
+themselves are in vllm_spark/docker_host/preflight.py.
 
-It also keeps the declaration, by which `status`, drift and rollback know a server, one of several
-perhaps, without running the program that declares it.
+It also keeps the declaration, so that `status`, drift and rollback know each server without running
+the program that declares it.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class PreflightProvider(Provider):
         return UpdateResult(outs=_checked(props, olds))
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        """Changed if the container will be, or if it does not run.
+        """Changed if the container will change, or if it does not run.
 
-        How long the gate waits does not matter here.
+        The gate's time limits do not count.
         """
         asked = [key for key in news if not key.startswith("__") and key != "settings"]
         changed = any(olds.get(key) != news[key] for key in asked)
@@ -75,8 +75,8 @@ def _checked(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
 class Preflight(pulumi.dynamic.Resource, module="spark", name="Preflight"):
     """Complete when the host can take the container that `settings` declare.
 
-    A server that is stopped is not checked. Of secrets `settings` hold only whether they are there;
-    `variables` are the names of those whose values are not in the settings.
+    A server with `state: stopped` is not checked. `settings` hold only whether each secret is set;
+    `variables` names the variables whose values are not in the settings.
     """
 
     def __init__(

@@ -1,18 +1,18 @@
-"""The base of the dynamic providers: errors in words, and an end when nobody waits any more.
+"""The base of the dynamic providers: readable errors, and an end when Pulumi no longer waits.
 
 Pulumi's host of Python providers (pulumi/dynamic/__main__.py, read in SDK 3.272) offers no hook for
-any of this, so it is done from inside the process that hosts a provider, each with a test that
-fails when a newer SDK breaks it (tests/e2e/test_gate_protocol.py):
+any of this, so the code patches the host from inside its process. Each patch has a test that fails
+when a newer SDK breaks it (tests/e2e/test_gate_protocol.py):
 
 - The host answers a failed call with `traceback.format_exc()`. Our errors explain themselves.
-- At the first Ctrl-C Pulumi calls `Cancel` on every plugin and waits for what they have begun. The
-  host tells nobody, so a gate would go on for as long as the model takes to load. grpc holds the
-  bound method by the time our code is loaded; what can still be exchanged is the method's body.
-- A host whose `pulumi` was killed would live on as an orphan, and its gate might stop the container
-  that the next `up` waits for.
+- At the first Ctrl-C Pulumi calls `Cancel` on every plugin and waits for running operations. The
+  host does not pass the call on, so a gate would wait for as long as the model takes to load. When
+  our code is loaded, grpc already holds the bound method; only its body can still be replaced.
+- If `pulumi` is killed, the host lives on as an orphan, and its gate might stop the container that
+  the next `up` waits for.
 - At the end of a command Pulumi sends SIGINT to one plugin after another, and kills those still
-  running after 5 s. Python handles a signal in its main thread, which in the host sleeps for good;
-  a signal that arrives just as that thread blocks is lost.
+  running after 5 s. Python handles a signal in its main thread, which in the host sleeps without
+  end; a signal that arrives just as that thread blocks is lost.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from pulumi.dynamic import ConfigureRequest, ResourceProvider
 from vllm_spark.errors import VllmSparkError
 
 interrupted = threading.Event()
-"""Set once this process was told to end what it does."""
+"""Set when this process must end its running operations."""
 
 ENGINE_LOOK_SECONDS = 1.0
 GRACE_SECONDS = 3.0
 
 
 class Provider(ResourceProvider):
-    """The base of our dynamic providers. Each of them may be the first in its process."""
+    """The base of our dynamic providers. Any of them may be the first in its process."""
 
     serialize_as_secret_always = False
 
@@ -49,7 +49,7 @@ class Provider(ResourceProvider):
         if servicer is not None and servicer.Cancel.__code__ is not _cancel.__code__:
             host.traceback = _PlainErrors  # type: ignore[attr-defined]
             servicer.Cancel.__code__ = _cancel.__code__
-            # Python's own signal() is for the main thread alone, and that one sleeps.
+            # Python's signal() works only in the main thread, which sleeps.
             ctypes.CDLL(None).signal(signal.SIGINT, signal.SIG_DFL)
             _end_with_the_engine()
 
@@ -59,25 +59,25 @@ class _PlainErrors:
 
     @staticmethod
     def format_exc() -> str:
-        """The text of an error that we foresee; the traceback of any other."""
+        """The text of an expected error; the traceback of any other."""
         error = sys.exc_info()[1]
         return str(error) if isinstance(error, VllmSparkError) else traceback.format_exc()
 
 
 def _end_with_the_engine() -> None:
-    """Watch the Pulumi engine, whose address is the last argument; tests start without one."""
+    """Watch the Pulumi engine, whose address is the last argument; tests pass no address."""
     name, _, port = sys.argv[-1].rpartition(":")
     if port.isdecimal():
         threading.Thread(target=_watch, args=(name, int(port)), daemon=True).start()
 
 
 def _watch(host: str, port: int) -> None:
-    """End this process when nothing listens at the address any more."""
+    """End this process when nothing listens at the address."""
     while not threading.Event().wait(ENGINE_LOOK_SECONDS):
         try:
             socket.create_connection((host, port), timeout=ENGINE_LOOK_SECONDS).close()
         except ConnectionRefusedError:
-            # What runs here sees it within half a second, and ends what it has begun.
+            # Running operations see this within half a second, and end in order.
             interrupted.set()
             threading.Event().wait(GRACE_SECONDS)
             os._exit(1)

@@ -1,8 +1,8 @@
-"""The stack's config, handed from Pulumi to the parser that tools without Pulumi use as well.
+"""Passes the stack's config from Pulumi to the parser that commands without Pulumi use as well.
 
-Pulumi decrypts the config before this program sees it, and says of each key only whether something
-in it was secret. So secrets have keys of their own, which stay outputs; any other key with a secret
-in it is refused, because its value would be in the state in plain text.
+Pulumi decrypts the config before this program sees it, and reports for each key only whether it
+contained a secret. So secrets have separate keys, whose values stay outputs. Any other key that
+contains a secret is refused, because its value would be in the state in plain text.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def stack_args() -> VllmServerArgs:
     config = CONFIG.get()
     given = [key.removeprefix(_PREFIX) for key in config if key.startswith(_PREFIX)]
     secret = frozenset(key for key in given if pulumi.runtime.is_config_secret(_PREFIX + key))
-    # The settings only need to know that a secret is there; its value stays a Pulumi output.
+    # The settings only need to know that a secret is set; its value stays a Pulumi output.
     values: dict[str, object] = {
         key: "(encrypted)" if key in secret else config[_PREFIX + key]
         for key in given
@@ -58,7 +58,7 @@ def stack_args() -> VllmServerArgs:
 
 
 def _secret_problems(secret: frozenset[str]) -> list[Problem]:
-    """What is wrong with the form of secrets. No text shows a value."""
+    """Errors in the form of secrets. No error shows a value."""
     found = {}
     for key in SECRETS[:3]:
         if key in secret:
@@ -85,7 +85,7 @@ def _secret_problems(secret: frozenset[str]) -> list[Problem]:
 
 
 def _secret_environment() -> dict[str, Any]:
-    """The values, decrypted. TypeError or ValueError where it is no object."""
+    """The decrypted values. TypeError or ValueError if they are not an object."""
     return dict(pulumi.Config(NAMESPACE).get_object("secretEnvironment") or {})
 
 

@@ -1,4 +1,4 @@
-"""The vLLM container: what the guide's compose service says, from typed settings."""
+"""The vLLM container: the guide's compose service, declared from typed settings."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from vllm_spark.deployment.tenants import COMMIT_LABEL, VERSION_LABEL, Identity
 from vllm_spark.docker_host.memory_wait import make_room
 
 CONTAINER_PORT = 8000
-"""vLLM's default; only the host's side of the port is configured."""
+"""vLLM's default. The config sets only the port on the host."""
 
 
 class VllmContainer(pulumi.ComponentResource):
-    """Declares the container. That it runs does not mean that it serves: the health gate tells.
+    """Declares the container. Running is not serving: that is for the health gate to decide.
 
-    `commit` is that of the model's files, None if they were not fetched; another commit is another
-    container, so that what answered is what is recorded. `environment` are variables beside those
-    of the settings, secrets among them.
+    `commit` is that of the model's files, None if they were not fetched. A new commit replaces the
+    container, so that the recorded commit is the one that answered. `environment` holds variables
+    that are not in the settings, including secrets.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class VllmContainer(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         envs: list[pulumi.Input[str]] = [f"{key}={value}" for key, value in plain.items()]
-        # One by one, so that where a new image is still to be pulled, a preview shows all others.
+        # One by one, so that a preview shows all the others when a new image is not pulled yet.
         envs += [_compile_cache(settings, image, key) for key in compile_caches(settings, "")]
         envs += [pulumi.Output.concat(f"{key}=", value) for key, value in environment.items()]
         self.container = docker.Container(
@@ -88,18 +88,18 @@ class VllmContainer(pulumi.ComponentResource):
             ],
             labels=_labels(identity, release, commit),
             restart=container.restart,
-            # The plugin kills at once where no grace is given.
+            # Without a grace period the plugin kills at once.
             destroy_grace_seconds=stop_seconds(settings),
             stop_timeout=stop_seconds(settings),
-            # Left out, the plugin reads back another value than it sent (pulumi-docker#1272).
+            # If unset, the plugin reads back another value than it sent (pulumi-docker#1272).
             network_mode="bridge",
             must_run=settings.state == "running",
             start=settings.state == "running",
             opts=pulumi.ResourceOptions(
                 parent=self,
-                # The plugin stops no container whose `start` becomes false: a new one is created,
-                # and not started. The plugin's own order, old before new, holds for its own
-                # replacements only.
+                # If `start` becomes false, the plugin does not stop the container. So a new one is
+                # created and not started. The plugin orders old before new only for replacements
+                # that it asks for itself.
                 replace_on_changes=["start"],
                 delete_before_replace=True,
                 hooks=pulumi.ResourceHookBinding(
@@ -111,7 +111,7 @@ class VllmContainer(pulumi.ComponentResource):
 
 
 def identity_of(server: str) -> pulumi.Output[Identity]:
-    """Whose the containers of this program's server are."""
+    """The owner of this server's containers."""
     project, stack = pulumi.get_project(), pulumi.get_stack()
     return state_id().apply(lambda known: Identity(project, stack, server, known))
 
@@ -132,7 +132,7 @@ def _labels(
 def _room_hook(
     resource_name: str, name: str, identity: pulumi.Output[Identity], settings: Settings
 ) -> pulumi.ResourceHook:
-    """Pulumi runs it when the old container is gone and the new one is not created yet."""
+    """The hook that Pulumi runs after the old container is gone, before it creates the new one."""
 
     async def room(_args: pulumi.ResourceHookArgs) -> None:
         loop = asyncio.get_running_loop()

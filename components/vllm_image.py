@@ -14,9 +14,9 @@ class VllmImage(pulumi.ComponentResource):
     The image is kept when the stack is destroyed: it is large, other stacks may run it, and a
     nightly tag, once gone from its registry, cannot be pulled again.
 
-    `name` is what a container is created from. It is the name from the config and not an output,
-    so that a preview shows the old and the new name instead of "unknown". `digest` is what that
-    name stood for: name@sha256:..., or the image's id if it comes from no registry.
+    `name` is the image that a container is created from. It is the name from the config and not an
+    output, so that a preview shows the old and the new name instead of "unknown". `digest` is what
+    the name referred to: name@sha256:..., or the image's id if no registry has it.
 
     The official plugin shows no progress while it pulls.
     """
@@ -32,7 +32,7 @@ class VllmImage(pulumi.ComponentResource):
             keep_locally=True,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                # 20 GB over a slow line; the plugin's own limit is 20 minutes.
+                # 20 GB over a slow line take long; the plugin's own limit is 20 minutes.
                 custom_timeouts=pulumi.CustomTimeouts(create="2h"),
                 hooks=pulumi.ResourceHookBinding(
                     on_error=[pulumi.ErrorHook(f"{resource_name}-fix", self._say_fix)]
@@ -45,7 +45,7 @@ class VllmImage(pulumi.ComponentResource):
         self.register_outputs({"name": name, "imageId": self.pulled.image_id})
 
     def _say_fix(self, args: pulumi.ErrorHookArgs) -> bool:
-        """The plugin's own message ends with what the registry said; False: do not retry."""
+        """Log the fix: the plugin's message ends with the registry's own. False: do not retry."""
         if args.failed_operation != "delete":
             pulumi.log.error(
                 f"{self.name}: fix: see vllm-spark:image.name for a typo; `docker pull` the name "

@@ -1,4 +1,4 @@
-"""One model, served: image, cache, weights, container and health gate joined in their order."""
+"""Serves one model: declares image, cache, weights, container and health gate in that order."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class VllmServerArgs:
 class VllmServer(pulumi.ComponentResource):
     """Serves the model of its settings; when it is up, the model has answered.
 
-    A program may have any number of them, each with a name, a port and a container of its own.
-    It manages one container and what that needs. It does not manage the Docker daemon, GPU
-    drivers, or a reverse proxy in front of it. RunError, before anything is declared, for settings
-    that cannot be deployed.
+    A program may have any number of servers, each with its own name, port and container. A server
+    manages one container and its dependencies. It does not manage the Docker daemon, GPU drivers,
+    or a reverse proxy in front of it. RunError, before anything is declared, for settings that
+    cannot be deployed.
 
-    Outputs: `review` (the memory plan and the doubts), `url` (ending in /v1), `model` (the name
-    that clients ask for), `container_name`, `image_digest`, `memory_plan`, `memory_actual` and
-    `ready_seconds` (None if it is not started), `curl` (a line that asks the model).
+    Outputs: `review` (the memory plan and the warnings), `url` (ending in /v1), `model` (the name
+    in client requests), `container_name`, `image_digest`, `memory_plan`, `memory_actual` and
+    `ready_seconds` (None if it is not started), `curl` (a command that sends a request).
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class VllmServer(pulumi.ComponentResource):
         self.register_outputs({"url": self.url, "model": self.model})
 
     def _reviewed(self, settings: Settings, *, has_key: bool) -> Review:
-        """The settings judged; the memory plan and every doubt go to the log."""
+        """Review the settings; log the memory plan and every warning."""
         try:
             reviewed = review(settings, has_key=has_key)
         except VllmSparkError as error:
@@ -158,10 +158,10 @@ class VllmServer(pulumi.ComponentResource):
     def _ours(
         self, resource_name: str, settings: Settings, password: pulumi.Input[str] | None
     ) -> pulumi.ResourceOptions:
-        """Options of the parts: the docker provider that this component was given, or its own.
+        """Resource options of the parts: the docker provider passed to this component, or its own.
 
-        Its own talks to the daemon that everything else here talks to. The plugin knows DOCKER_HOST
-        by itself, but not the Docker context in use, and no login but one that it is given.
+        Its own uses the same daemon as the rest of this project. The plugin reads DOCKER_HOST by
+        itself, but neither the Docker context in use nor a stored login.
         """
         if self.get_provider("docker:index/container:Container") is not None:
             return pulumi.ResourceOptions(parent=self)
@@ -180,13 +180,13 @@ class VllmServer(pulumi.ComponentResource):
 
 
 def _rolled_back(server: str) -> Settings | None:
-    """The settings that a rollback gives this server in place of its own; None outside of one."""
+    """The settings that a rollback uses instead of this server's; None if this is no rollback."""
     given = pulumi.Config(NAMESPACE).get_object(ROLLBACK) or {}
     return Settings.from_declared(given[server]) if server in given else None
 
 
 def _environment(args: VllmServerArgs) -> dict[str, pulumi.Input[str]]:
-    """The variables of the container that its settings do not hold. RunError for one in both."""
+    """The container's variables that are not in its settings. RunError for one that is in both."""
     variables = dict(args.environment)
     if twice := sorted(variables.keys() & args.settings.container.environment.keys()):
         raise pulumi.RunError(
@@ -201,7 +201,7 @@ def _environment(args: VllmServerArgs) -> dict[str, pulumi.Input[str]]:
 
 
 def _key_of_right_form(key: pulumi.Input[str]) -> pulumi.Output[str]:
-    """The key; RunError for one that would open the server, or that no client can send."""
+    """The key. RunError if it would leave the server open, or if no client can send it."""
 
     def check(text: str) -> str:
         if (problem := secret_problem(text)) is not None:
@@ -212,7 +212,7 @@ def _key_of_right_form(key: pulumi.Input[str]) -> pulumi.Output[str]:
 
 
 def curl_line(url: str, model: str, *, with_key: bool) -> str:
-    """A line to paste that asks the model something. It names the API key, never shows it."""
+    """A curl command that sends a request. It refers to the API key by variable, never by value."""
     key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if with_key else ""
     request = {"model": model, "messages": [{"role": "user", "content": "Hello!"}]}
     return (

@@ -1,1 +1,1 @@
-"""Tests, by what they need: nothing, mocks, a Docker daemon, everything."""
+"""Tests, in folders by what they need: nothing, mocks, a Docker daemon, everything."""

@@ -1,4 +1,4 @@
-"""Runs `vllm-spark` in this process, as a person types it."""
+"""Runs `vllm-spark` in this process, with a command line as a user types it."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from vllm_spark.cli.main import main
 
 
 def vllm_spark(*arguments: str) -> Result:
-    """The exit code, and what it printed on `stdout` and on `stderr`."""
+    """The exit code, and the output on `stdout` and on `stderr`."""
     return CliRunner().invoke(main, list(arguments), prog_name="vllm-spark", catch_exceptions=False)

@@ -1,4 +1,4 @@
-"""One Hypothesis profile for all tests: no verdict of theirs depends on how busy the machine is."""
+"""The Hypothesis profile of all tests: no result depends on the machine's load."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """A fake Docker daemon: a small HTTP server on a unix socket that keeps containers as plain state.
 
 The real docker-py and the real connection code reach it through DOCKER_HOST, so fast tests run all
-code that asks Docker. It speaks the endpoints that this project uses, in the words and shapes of
+code that asks Docker. It serves the endpoints that this project uses, with the texts and shapes of
 Docker 20.10 (recorded in tests/data/docker). Nothing in it sleeps: a request or a test changes the
-state, and each change wakes whoever waits for one.
+state, and each change wakes all waiting threads.
 
-A fault is a function of the request, put in front of what would be answered: `refuses`,
+A fault is a function that handles a request instead of the normal answer: `refuses`,
 `never_answers`, `hangs_up`, `never_ends`.
 """
 
@@ -32,7 +32,7 @@ IMAGE: str = _RECORDED["image"]["RepoTags"][0]
 GPU = {"Driver": "", "Count": -1, "DeviceIDs": None, "Capabilities": [["gpu"]], "Options": {}}
 """A device request as `docker run --gpus all` makes it."""
 PATIENCE_SECONDS = 20.0
-"""How long a test waits for what has to come; reached only when it fails."""
+"""How long a test waits for an event; reached only if the test fails."""
 
 Fault = Callable[[Request], None]
 
@@ -43,7 +43,7 @@ def refuses(status: int, message: str) -> Fault:
 
 
 def never_answers(request: Request) -> None:
-    """Takes the request and says nothing, until the daemon goes away."""
+    """Accepts the request and sends nothing until the daemon stops."""
     request.until_cut()
 
 
@@ -53,24 +53,24 @@ def hangs_up(request: Request) -> None:
 
 
 def never_ends(request: Request) -> None:
-    """Begins a stream that has nothing in it and does not end."""
+    """Starts an empty stream that does not end."""
     request.begin_stream()
     request.until_cut()
 
 
 class Container:
-    """A container. `inspected` is what `docker inspect` says of it, for a test to change."""
+    """A container. `inspected` is its `docker inspect`, which a test may change."""
 
     def __init__(self, daemon: FakeDaemon, inspected: dict[str, Any]) -> None:
         self.inspected = inspected
         self.stats = copy.deepcopy(_RECORDED["stats"])
         self.processes = [4711]
-        """The host's ids of what runs in it."""
+        """The ids of its processes on the host."""
         self.drips = False
-        """Whether its log comes a byte at a time."""
+        """Whether its log is sent one byte at a time."""
         self.log: list[tuple[float, int, bytes]] = []
         self.stream = 0
-        """Counts what ends the streams of its log: each end of the container, each cut."""
+        """Counts the events that end its log's streams: each end of the container, each cut."""
         self._daemon = daemon
 
     @property
@@ -126,7 +126,7 @@ class Container:
             self._daemon.containers.pop(self.id, None)
 
     def cut_log(self) -> None:
-        """Break off whatever is being read of its log, in the middle of a frame."""
+        """Break off all reads of its log, in the middle of a frame."""
         with self._daemon.change():
             self.log.append((0.0, 0, b""))
 
@@ -197,11 +197,11 @@ class FakeDaemon:
         return None
 
     def fault(self, request: str, fault: Fault) -> None:
-        """What happens to requests whose method and path match the pattern, from now on."""
+        """From now on, apply this fault to requests whose method and path match the pattern."""
         self._faults.append((re.compile(request), fault))
 
     def heal(self) -> None:
-        """No faults any more."""
+        """Remove all faults."""
         self._faults.clear()
 
     def fault_of(self, request: str) -> Fault | None:
@@ -209,7 +209,7 @@ class FakeDaemon:
         return next((fault for pattern, fault in self._faults if pattern.search(request)), None)
 
     def event(self, container: Container, action: str, **attributes: str) -> None:
-        """Note what happened to a container."""
+        """Record an event of a container."""
         nanoseconds = int(datetime.now(UTC).timestamp() * 1e6) * 1000
         image = container.inspected["Config"]["Image"]
         about = {"image": image, "name": container.name, **attributes}
@@ -229,25 +229,25 @@ class FakeDaemon:
 
     @contextmanager
     def change(self) -> Iterator[None]:
-        """Change something, and wake whoever waits for a change."""
+        """Change the state, and wake all threads that wait for a change."""
         with self._changed:
             yield
             self._changed.notify_all()
 
     def wait_for(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
-        """Wait for a change that makes it true."""
+        """Wait for a change that makes the condition true."""
         with self._changed:
             return self._changed.wait_for(condition, seconds)
 
     def until_asked(self, request: str) -> None:
-        """Wait until a client has asked what matches."""
+        """Wait until a client has sent a matching request."""
         pattern = re.compile(request)
         assert self.wait_for(lambda: any(map(pattern.search, self.asked)), PATIENCE_SECONDS), (
             f"nobody asked {request}: {self.asked}"
         )
 
     def goes_away(self) -> None:
-        """Stop listening, and break off every connection."""
+        """Stop listening, and close every connection."""
         with self.change():
             self.away = True
         self._server.shutdown()

@@ -1,4 +1,4 @@
-"""The fake Docker daemon's side of HTTP: each request that the product makes, read and answered."""
+"""The fake Docker daemon's HTTP API: handles each request that the product makes."""
 
 from __future__ import annotations
 
@@ -82,21 +82,21 @@ class Request(BaseHTTPRequestHandler):
         self.answer({"message": message}, status)
 
     def begin_stream(self) -> None:
-        """The head of an answer that comes in chunks."""
+        """Send the headers of a chunked answer."""
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
 
     def chunk(self, data: bytes) -> None:
-        """A part of such an answer; the empty one ends it."""
+        """Send a chunk of such an answer; an empty chunk ends it."""
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
     def until_cut(self) -> None:
-        """Hold the connection until the daemon goes away."""
+        """Hold the connection until the daemon stops."""
         self.daemon.wait_for(lambda: self.daemon.away)
         self.close_connection = True
 
-    # What is asked, a method each.
+    # One method per endpoint.
 
     def ping(self) -> None:
         self.answer("OK")

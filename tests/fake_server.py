@@ -1,7 +1,7 @@
-"""A stand-in for a vLLM server, for faults that a real one cannot be made to show on demand.
+"""A stand-in for a vLLM server, for faults that a real one does not show on demand.
 
-Plain Python without packages, so that it runs in any container. What it imitates was seen with
-vLLM 0.26 on an H200 and 0.32 on a CPU. It is told by environment:
+Plain Python without packages, so that it runs in any container. Its behaviour was seen with vLLM
+0.26 on an H200 and 0.32 on a CPU. Environment variables configure it:
 
 FAKE_MODEL     the name it serves (default: the argument after `serve`, else the first)
 FAKE_PORT      where it listens (default 8000)
@@ -14,7 +14,7 @@ FAKE_LOAD      seconds from there until it listens, or fails to (default 0)
 FAKE_PACE      seconds for each token of an answer (default 0)
 FAKE_DEADLINE  seconds after which it ends by itself, with code 3: no test leaves it (default 600)
 FAKE_FAULT     what goes wrong: names out of FAULTS, commas between, each with its number if it
-               has one and the default is not meant: `busy`, `status-503`, `wedge-1,sigterm-waits`
+               has one other than the default: `busy`, `status-503`, `wedge-1,sigterm-waits`
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ FAULTS: dict[str, tuple[int | None, str]] = {
     "exit": (1, "ends with code N"),
     "mute": (None, "logs (unless FAKE_LOG does) that the engine failed; lives on, not listening"),
     "hog": (None, "takes memory until its cgroup kills it"),
-    # whatever is asked
+    # for every request
     "hang": (None, "accepts, and never answers anything"),
     "no-http": (None, "answers with bytes that are not HTTP"),
     "redirect": (302, "answers everything with N"),
     "reset": (2, "resets the first N connections, then serves"),
-    "unhealthy": (503, "answers /health with N for ever"),
+    "unhealthy": (503, "always answers /health with N"),
     # asked for a completion; /health, /v1/models and /metrics stay as they are
     "status": (500, "answers N"),
     "busy": (2, "answers the first N with 503"),
@@ -70,7 +70,7 @@ LIMITS = [
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),  # v1
 ]
 DEAD_SECONDS = 10.0
-"""A dead engine ends when it has told so on /health, and unasked after this."""
+"""The server of a dead engine ends after /health has reported it, or else after this time."""
 
 _CORE = "(EngineCore pid=26) ERROR 11-23 12:00:00 [core.py:1330]"
 _FAILED = (
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def say(*lines: str) -> None:
-    """Log at once, and without a lock that a signal could find held."""
+    """Log at once, without a lock that a signal handler could find held."""
     os.write(1, "".join(f"{line}\n" for line in lines).encode())
 
 
@@ -132,7 +132,7 @@ def saved(log: Path, until: str) -> Iterator[tuple[float, str]]:
         at, line = json.loads(text).values() if log.suffix == ".jsonl" else (0.0, text)
         if until in line:
             return
-        if not line.startswith(("# argv:", "# exit")):  # by whoever saved it
+        if not line.startswith(("# argv:", "# exit")):  # added when the log was saved
             yield at, line
 
 
@@ -161,7 +161,7 @@ class Engine:
         self.over, self.dead = threading.Event(), False
 
     def load(self) -> None:
-        """Tell the log, take the time, and return when ready unless a fault forbids it."""
+        """Print the log at its speed, and return when ready, unless a fault prevents it."""
         began, log = time.monotonic(), os.environ.get("FAKE_LOG")
         speed = float(os.environ.get("FAKE_SPEED", "1"))
         for at, line in saved(Path(log), os.environ.get("FAKE_UNTIL", READY)) if log else ():
@@ -217,7 +217,7 @@ class Engine:
                 self.changed.notify_all()
 
     def metrics(self) -> str:
-        """What tells a busy engine from a wedged one, as /metrics has it."""
+        """The metrics that distinguish a busy engine from a wedged one."""
         values = {"num_requests_running": self.running, "num_requests_waiting": 0}
         values |= {"kv_cache_usage_perc": 0, "generation_tokens_total": self.tokens}
         labels = f'{{engine="0",model_name="{self.model}"}}'
@@ -313,7 +313,7 @@ class Handler(BaseHTTPRequestHandler):
         self.fail(500, _DEAD)
 
     def stream(self, tokens: int, *, chat: bool) -> None:
-        """Server-sent events, a token each; those of a dead engine end early as if all was well."""
+        """Server-sent events, one per token. With a dead engine they end early without an error."""
         self.begin(200, "text/event-stream", None)
         for number in range(tokens):
             self.take_time()
@@ -386,7 +386,7 @@ class Handler(BaseHTTPRequestHandler):
         raise ConnectionResetError
 
     def reset(self) -> NoReturn:
-        """Break the connection, so that nobody can take this for an end."""
+        """Reset the connection, so that the client cannot mistake this for a normal end."""
         linger = struct.pack("ii", 1, 0)
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.request.close()

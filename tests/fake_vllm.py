@@ -1,7 +1,7 @@
-"""A stand-in for the package `vllm` in the fake server's image: its command line, as it is asked
-by in_image/check_start.py. The real one takes 10 to 20 seconds to import.
+"""A stand-in for the package `vllm` in the fake server's image: the command line that
+vllm_spark/in_image/check_start.py runs. The real one takes 10 to 20 seconds to import.
 
-It refuses flags that begin with `--bogus`, and takes every other one.
+It refuses flags that begin with `--bogus`, and accepts every other one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the programs of the development requirements are: beside the Python that runs the tests."""
+"""Finds the programs of the development requirements, beside the Python that runs the tests."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def program(name: str) -> str:
-    """The path of an installed program, whatever PATH says."""
+    """The path of an installed program, independent of PATH."""
     return str(Path(sysconfig.get_path("scripts")) / name)

@@ -2,11 +2,11 @@
 
     python3 local_hub.py FOLDER            FOLDER/owner/name/... are the models' files
 
-Plain Python without packages. Told by environment: HUB_PORT, HUB_RATE (bytes a second for all
-downloads together), HUB_BREAK (a download breaks off after so many bytes, each file once),
-HUB_SILENT (1: questions about models are taken and never answered).
-A model whose folder holds GATED is refused without a token, one whose folder holds BUSY with 429;
-every model has the one revision `main`, whose commit is made from its files' names and sizes.
+Plain Python without packages. Environment variables configure it: HUB_PORT, HUB_RATE (bytes per
+second for all downloads together), HUB_BREAK (each file's first download breaks off after so many
+bytes), HUB_SILENT (1: requests about models are accepted and never answered).
+It refuses a model without a token if its folder contains GATED, and with 429 if it contains BUSY.
+Every model has one revision, `main`; its commit is a hash of its files' names and sizes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Models' configs and published KV caches in tests/data/planner, which the planner's tests share.
 
-`configs/` holds the config.json (with hf_quant_config.json merged into it) of 59 checkpoints, less
-what decides about nothing here and less all experts but the first. Those marked `_reconstructed`
-were rebuilt from published shapes.
+`configs/` holds the config.json (with hf_quant_config.json merged into it) of 59 checkpoints,
+without the keys that have no effect here and with the first expert only. Those marked
+`_reconstructed` were rebuilt from published shapes.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""End to end: the real Pulumi engine, a real Docker daemon, a real vLLM."""
+"""End-to-end tests with the real Pulumi engine, a real Docker daemon and a real vLLM."""

@@ -1,4 +1,4 @@
-"""A copy of the whole checkout, in which `make` runs as a person runs it."""
+"""A copy of the whole checkout, in which `make` runs as a user runs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.project import ROOT, Run, free_port
 
 
 class Checkout:
-    """The files that git knows, with the tools of the real checkout and a state of its own."""
+    """The files that git knows, with the real checkout's tools and a separate state."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -1,4 +1,4 @@
-"""Projects that are torn down with their containers, and whose output is shown on failure."""
+"""Fixtures for projects: they remove the containers, and show the output of a failed test."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def docker_client() -> docker.DockerClient:
 
 @pytest.fixture(scope="session")
 def fake_image(docker_client: docker.DockerClient) -> str:
-    """The CPU engine's image with the fake server for its `vllm`; all else in it is real."""
+    """The CPU image with the fake server as its `vllm`; the rest of it is real."""
     return build_fake_image(docker_client)
 
 
@@ -42,7 +42,7 @@ def guide_image(docker_client: docker.DockerClient) -> Iterator[None]:
     """
     with (Path(tempfile.gettempdir()) / "vllm-spark-guide-image").open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
-        # One at a time: two that import it would each have an id of their own.
+        # One at a time: two imports would create two image ids.
         with (Path(tempfile.gettempdir()) / "vllm-spark-guide-image-import").open("w") as importing:
             fcntl.flock(importing, fcntl.LOCK_EX)
             _ensure_guide_image(docker_client)
@@ -70,7 +70,7 @@ def project(
     tmp_path_factory: pytest.TempPathFactory,
     docker_client: docker.DockerClient,
 ) -> Iterator[Project]:
-    """A project for the tests of one module; nothing of it but the cache is left behind."""
+    """A project for the tests of one module; only its cache is left behind."""
     stack = request.module.__name__.rpartition("test_")[2].replace("_", "-")
     project = Project(tmp_path_factory.mktemp(stack), stack)
     failed_before = request.session.testsfailed

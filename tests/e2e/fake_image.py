@@ -1,4 +1,4 @@
-"""The CPU engine's image with the fake server for its `vllm`; all else in it is real."""
+"""The CPU image with the fake server as its `vllm`; the rest of it is real."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUN printf '#!/bin/sh\\nexec python3 -u /fake/fake_server.py "$@"\\n' > "$(comma
 
 
 def build_fake_image(docker_client: docker.DockerClient) -> str:
-    """Build FAKE_IMAGE, or find it built; its name."""
+    """Build FAKE_IMAGE if it is missing; returns its name."""
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as tar:
         dockerfile = tarfile.TarInfo("Dockerfile")
@@ -33,7 +33,7 @@ def build_fake_image(docker_client: docker.DockerClient) -> str:
         tar.add(ROOT / "tests" / "fake_vllm.py", "fake_vllm.py")
         tar.add(ROOT / "tests" / "data" / "logs", "logs")
     context.seek(0)
-    # One process of the tests at a time: two that build it would each have an id of their own.
+    # One test process at a time: two builds would create two image ids.
     with (Path(tempfile.gettempdir()) / "vllm-spark-fake-image").open("w") as building:
         fcntl.flock(building, fcntl.LOCK_EX)
         docker_client.images.build(fileobj=context, custom_context=True, tag=FAKE_IMAGE, rm=True)

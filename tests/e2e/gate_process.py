@@ -1,4 +1,4 @@
-"""The health gate's provider in a process of its own, as the Pulumi engine starts and asks it."""
+"""Runs the health gate's provider in a separate process, as the Pulumi engine does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PROVIDER = base64.b64encode(dill.dumps(HealthGateProvider())).decode()
 
 
 class GateProcess:
-    """A running provider. Calls raise grpc.RpcError, whose `details()` is what a person sees."""
+    """A running provider. Calls raise grpc.RpcError, whose `details()` are shown to the user."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -63,17 +63,17 @@ class GateProcess:
             self._said.put((time.time(), line))
 
     def create(self, properties: dict[str, Any]) -> dict[str, Any]:
-        """The outputs of a gate that was passed."""
+        """The outputs of a gate that has passed."""
         request = provider_pb2.CreateRequest(properties=_struct(properties))
         return dict(MessageToDict(self._stub.Create(request).properties))
 
     def read(self, properties: dict[str, Any]) -> dict[str, Any]:
-        """What a refresh makes of these outputs."""
+        """The outputs after a refresh of these."""
         request = provider_pb2.ReadRequest(id="gate", properties=_struct(properties))
         return dict(MessageToDict(self._stub.Read(request).properties))
 
     def changes(self, olds: dict[str, Any], news: dict[str, Any]) -> bool:
-        """Whether the gate is asked again."""
+        """Whether the gate runs again."""
         request = provider_pb2.DiffRequest(id="gate", olds=_struct(olds), news=_struct(news))
         response = self._stub.Diff(request)
         assert not response.replaces, "a gate is asked again, never replaced"

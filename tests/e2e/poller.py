@@ -1,4 +1,4 @@
-"""A client that asks a server for completions all the time, and remembers what it got."""
+"""A client that requests completions from a server all the time, and records the results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Poller:
 
 @contextmanager
 def polled(url: str, model: str) -> Iterator[Poller]:
-    """Poll while the block runs. Whoever wants no gap asserts `not failures and answers`."""
+    """Poll while the block runs. To require no gap, assert `not failures and answers`."""
     poller = Poller(url, model)
     thread = threading.Thread(target=poller.run)
     thread.start()

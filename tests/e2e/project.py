@@ -1,7 +1,7 @@
-"""A copy of the program with a stack of its own, driven by the real `pulumi` as a person drives it.
+"""A copy of the program with its own stack, driven by the real `pulumi` as a user drives it.
 
-A copy, so that no test touches the stacks, the state or the config files of the checkout; and a
-port and a container name of its own, so that a server of the checkout may run meanwhile.
+It is a copy, so that no test touches the stacks, the state or the config files of the checkout. It
+has its own port and container name, so that a server of the checkout may run at the same time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ UP = ("up", "--yes", "--skip-preview", "--refresh")
 
 LOADS_LONG = {"log": "/fake/30b_guide_warm.timed.jsonl", "speed": "100", "load": "60"}
 LOADS_LONG_PHASE = "starting the server"
-"""Switches of a fake server that stays in a phase of its start, and how the gate calls that."""
+"""Switches of a fake server that stays in a phase of its start, and the gate's name of that phase.
+"""
 
 GUIDE_IMAGE = "nvcr.io/nvidia/vllm:25.09-py3"
 """The image of stack `spark`; the fixture `guide_image` leaves one of this name."""
@@ -40,8 +41,8 @@ FAKE_IMAGE = "vllm/vllm-openai-cpu:v0.32.0-fake"
 """What the fixture `fake_image` builds."""
 
 
-# What a script starts in its background ignores SIGINT, and so do its children. Pulumi ends its
-# plugins by that signal, and every command would wait 5 s for them.
+# A process that a script starts in the background ignores SIGINT, and so do its children. Pulumi
+# ends its plugins by that signal, so every command would wait 5 s for them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -54,7 +55,7 @@ class Run:
 
 
 def free_port() -> int:
-    """A port that stays free while a server is stopped: none of those that clients are given."""
+    """A port that stays free while a server is stopped: not one of the ephemeral ports."""
     for port in random.sample(range(20000, 32000), 100):
         with socket.socket() as trial, suppress(OSError):
             trial.bind(("127.0.0.1", port))
@@ -92,7 +93,7 @@ class Project:
         self.directory = directory
         self.stack = stack
         self.environment = {
-            # Run by `make test`, a `make` of ours would take itself for a part of it.
+            # Under `make test`, a `make` started here would count as a part of it.
             **{
                 key: os.environ[key] for key in os.environ if not key.startswith(("MAKE", "MFLAGS"))
             },
@@ -141,7 +142,7 @@ class Project:
         return ended
 
     def begin(self, *arguments: str) -> Underway:
-        """Start `pulumi` on the stack, in a process group of its own as a terminal does."""
+        """Start `pulumi` on the stack, in a separate process group as a terminal does."""
         if not (self.directory / "state" / "selected").exists():
             self._start("stack", "select", "--create", self.stack).end()
             (self.directory / "state" / "selected").touch()
@@ -187,7 +188,7 @@ class Project:
 
 
 def assert_comes_up(project: Project, command: tuple[str, ...] = UP) -> None:
-    """The right config and one `up` are enough: nobody has to edit the state."""
+    """The correct config and one `up` are enough, without an edit of the state."""
     project.configure_fake({})
     up = project.pulumi(*command)
     assert up.code == 0, up.output

@@ -1,10 +1,10 @@
-"""Records what this version's program writes for a stack, for later versions to be held against.
+"""Records the state that this version's program writes, so that later versions are tested with it.
 
     .venv/bin/python -m tests.e2e.recorded_state
 
 writes tests/data/state/<version>.json (the state, as `pulumi stack export` gives it) and, beside
-it, the config that goes with it: stack `local` in its cache, with both secrets, served by the fake
-engine. The secrets are encrypted with the passphrase "test", and are none.
+it, its config: stack `local` with its cache and both secrets, served by the fake server. The
+secrets are encrypted with the passphrase "test", and are not real.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def record(project: Project) -> None:
     RECORDED.mkdir(exist_ok=True)
     state = json.loads(_succeed(project, "stack", "export"))
     for resource in state["deployment"]["resources"]:
-        # Where on this machine the program's lines and Pulumi's are.
+        # Paths of this machine to the code of the program and of Pulumi.
         resource.pop("sourcePosition", None)
         resource.pop("stackTrace", None)
     (RECORDED / f"{__version__}.json").write_text(json.dumps(state, indent=1) + "\n")

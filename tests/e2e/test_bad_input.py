@@ -1,4 +1,4 @@
-"""Mistakes that a person makes: each is answered in words, and once fixed the stack comes up."""
+"""Mistakes of users: each gives a readable error, and once it is fixed the stack comes up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def listener(project: Project) -> Iterator[None]:
-    """A process that is not Docker's holds the stack's port."""
+    """A process outside of Docker holds the stack's port."""
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("127.0.0.1", project.port))

@@ -1,4 +1,4 @@
-"""`make caches`: what the cache holds, and that only what nobody uses is removed, never weights."""
+"""`make caches`: lists the content of the cache, and removes only unused kernels, never weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.docker
 
 @pytest.fixture
 def cache(tmp_path: Path, docker_client: Any) -> Path:
-    """Weights, a file of somebody's, and kernels of four images of which one is of no use."""
+    """Weights, an unrelated file, and the kernels of four images, one of them unused."""
     blobs = tmp_path / "models--some--model" / "blobs"
     blobs.mkdir(parents=True)
     (blobs / "a").write_bytes(b"x" * (3 << 20))
@@ -36,7 +36,7 @@ def cache(tmp_path: Path, docker_client: Any) -> Path:
 
 @pytest.fixture
 def told(cache: Path, docker_client: Any) -> Any:
-    """Two stacks, one of an image that is not here; and a container that was made by hand."""
+    """Two stacks, one with an image that is not here; and a container created by hand."""
 
     def stack(image: str) -> Settings:
         config = {"model": "a/b", "image": image, "cache": {"hostPath": str(cache)}}

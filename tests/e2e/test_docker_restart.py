@@ -1,6 +1,6 @@
-"""A Docker daemon that dies while a server starts, alone or with all else.
+"""A Docker daemon that dies while a server starts, alone or with everything else.
 
-It takes every container of the machine down.
+These tests take every container of the machine down.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ pytestmark = [
 
 
 def kill(pid: int) -> None:
-    """End a process, and wait for its end. Its number may stay taken, by a zombie."""
+    """End a process, and wait for its end. A zombie may keep its PID."""
     process = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
     select.select([process], [], [])

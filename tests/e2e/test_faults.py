@@ -1,8 +1,8 @@
 """The fault matrix: what can go wrong at a start, through the real Pulumi and the real Docker.
 
-Each fault ends the `up` with its cause and fix, leaves a container that is stopped and kept, and
-is over with the next `up` once the config is right. The fake server stands for faults that a real
-one cannot be made to show; those that it can are in test_local_stack.py and test_real_faults.py.
+Each fault ends the `up` with its cause and fix, and leaves a stopped container. The next `up` with
+a correct config succeeds. The fake server shows faults that a real one does not show on demand; the
+others are in test_local_stack.py and test_real_faults.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOADS_FOR_EVER = {"load": "60"}
 
 @dataclass(frozen=True)
 class Fault:
-    """Switches of the fake server, keys of the config, and what the person reads."""
+    """Switches of the fake server, keys of the config, and the texts shown to the user."""
 
     switches: dict[str, str]
     said: tuple[str, ...]
@@ -51,7 +51,7 @@ FAULTS = {
     "200 on /health with a wedged engine": Fault(
         {"fault": "wedge-0"},
         ("did not answer within 15 s", "the engine hangs"),
-        {"health": {"timeoutSeconds": 15}},  # in which the completion has to be asked for
+        {"health": {"timeoutSeconds": 15}},  # long enough to reach the completion
     ),
     "200 on /health with a dead engine": Fault(
         {"fault": "dead-engine-0"}, ("EngineCore encountered an issue",)

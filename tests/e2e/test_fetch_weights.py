@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 SCRIPT = (ROOT / "vllm_spark" / "in_image" / "fetch_weights.py").read_text()
 IMPATIENT = re.sub(r"(?m)^(PROGRESS|HUB|STALL)_SECONDS = .*$", r"\1_SECONDS = 1.0", SCRIPT)
-"""The script, with one second for everything that it waits for."""
+"""The script with time limits of one second."""
 
 BROKEN_CLIENT = """
 import huggingface_hub
@@ -30,7 +30,7 @@ def snapshot_download(*_, **__):
     raise RuntimeError("Data processing error: CAS service error")
 huggingface_hub.snapshot_download = snapshot_download
 """
-"""As hf_xet fails, which fetches large files."""
+"""Fails like hf_xet, which fetches large files."""
 
 
 class Hub:
@@ -43,7 +43,7 @@ class Hub:
         self.server: Container | None = None
 
     def model(self, name: str, **files: int) -> None:
-        """Put a model on the hub; its files are named with `_` for `.` and have so many bytes."""
+        """Put a model on the hub. `files` maps names (with `_` for `.`) to sizes in bytes."""
         folder = self.folder / name
         folder.mkdir(parents=True)
         for file, size in files.items():
@@ -72,7 +72,7 @@ class Hub:
             self.server = None
 
     def requests(self) -> str:
-        """What the hub was asked, a line each."""
+        """The requests to the hub, one per line."""
         assert self.server is not None
         return str(self.server.logs().decode())
 
@@ -108,7 +108,7 @@ class Hub:
         return {line.split()[0]: int(line.split()[1]) for line in listing.splitlines()}
 
     def in_cache(self, command: str) -> str:
-        """What a shell command prints that sees the cache."""
+        """The output of a shell command that sees the cache."""
         said: bytes = self.docker_client.containers.run(
             IMAGE,
             ["-c", command],

@@ -1,6 +1,6 @@
-"""The health gate as the engine sees it: its provider process, driven over gRPC.
+"""The health gate as the Pulumi engine sees it: its provider process, driven over gRPC.
 
-The containers run the fake server, in the CPU engine's image because that has a Python.
+The containers run the fake server in the CPU image, because that has a Python.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[GateProcess]:
-    """The gate's provider in a process of its own, as the engine starts it."""
+    """The gate's provider in a separate process, as the Pulumi engine starts it."""
     with GateProcess() as gate:
         yield gate
 
@@ -95,7 +95,7 @@ def test_a_failed_gate_stops_the_container_and_speaks_without_a_traceback(
     assert "fix:" in text
     assert "Traceback" not in text
     state = docker_client.api.inspect_container(server["containerId"])["State"]
-    assert not state["Running"], "a container that restarts for ever would keep the memory"
+    assert not state["Running"], "a container that keeps restarting would keep the memory"
     assert not state["Restarting"]
 
 

@@ -1,7 +1,7 @@
-"""docs/guide.md, followed to the letter: its shell and Python lines on stack `local`, and previews.
+"""Follows docs/guide.md exactly: its shell and Python lines on stack `local`, and previews.
 
-A block of the guide that is marked `bash` or `python` is run here as it stands, from top to bottom,
-with a real vLLM that is started once.
+These tests run each block of the guide that is marked `bash` or `python` unchanged, from top to
+bottom, with a real vLLM that is started once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STACKS = sorted(path.name.split(".")[1] for path in ROOT.glob("Pulumi.*.yaml"))
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory, guide_image: None) -> Iterator[Checkout]:
-    """A checkout whose stack `local` has a port and a container name of its own."""
+    """A checkout whose stack `local` has its own port and container name."""
     checkout = Checkout(tmp_path_factory.mktemp("guide"))
     container = {
         "gpus": "none",
@@ -79,7 +79,7 @@ def test_a_restart_ends_when_the_same_container_has_answered_again(
 def test_a_changed_flag_reads_in_the_preview_as_the_guide_shows_it(
     checkout: Checkout,
 ) -> None:
-    """The stack is up without being started, which needs no GPU."""
+    """The stack is up but not started, so it needs no GPU."""
     name = f"vllm-spark-{checkout.port}"
     checkout.change("spark", state="stopped", container={"name": name})
     up = checkout.run("make up STACK=spark")

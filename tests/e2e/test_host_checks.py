@@ -1,4 +1,4 @@
-"""What the daemon's host says of itself, also where that is not the machine that runs Pulumi."""
+"""Checks of the daemon's host, also if that is not the machine that runs Pulumi."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an image says of itself: containers of real images, each asked as the preflight asks it."""
+"""The image check in containers of real images, as the preflight runs it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ask(image: str, interrupted: threading.Event | None = None, **keys: Any) -> 
 
 @pytest.fixture(scope="module")
 def gpu_image(docker_client: docker.DockerClient, fake_image: str) -> Iterator[str]:
-    """An image whose containers see what SMI says: a stand-in for NVIDIA's runtime."""
+    """An image whose `nvidia-smi` prints the variable SMI: a stand-in for NVIDIA's runtime."""
     docker_client.images.build(fileobj=io.BytesIO(DOCKERFILE.encode()), tag=WITH_GPU, rm=True)
     yield WITH_GPU
     docker_client.images.remove(WITH_GPU, force=True)

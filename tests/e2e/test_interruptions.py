@@ -1,7 +1,7 @@
-"""What an `up` that is interrupted leaves behind: always a state from which the next one recovers.
+"""An interrupted `up` always leaves a state from which the next one recovers.
 
-And a replacement that failed and was then taken back, which Pulumi once called "unchanged" with the
-server gone (pulumi/pulumi#16629).
+Also: a failed replacement that is then reverted, which Pulumi once reported as "unchanged" although
+the server was gone (pulumi/pulumi#16629).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def status(docker_client: docker.DockerClient, project: Project) -> str:
 
 
 def kill(processes: list[int], number: signal.Signals) -> None:
-    """Signal those that have not ended meanwhile, as some do with the first of them."""
+    """Signal the processes that still run; some end together with the first one."""
     for process in processes:
         with suppress(ProcessLookupError):
             os.kill(process, number)
@@ -103,7 +103,7 @@ def test_a_container_that_somebody_edited_is_seen_and_fixed(
 def test_a_server_that_a_failed_gate_has_stopped_is_started_by_a_plain_up(
     project: Project,
 ) -> None:
-    # Longer than the gate waits, from its own question on: how soon it asks makes no difference.
+    # Longer than the gate waits after its own request, so the time of that request does not matter.
     slow = {"pace": "4"}
     project.configure_fake(slow, health={"timeoutSeconds": 1})
     assert project.up().code != 0

@@ -1,4 +1,4 @@
-"""The life of stack `local`, in order: up, asked, unchanged, changed, down. With a real vLLM."""
+"""The life of stack `local` with a real vLLM, in order: up, a request, unchanged, changed, down."""
 
 from __future__ import annotations
 

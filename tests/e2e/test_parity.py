@@ -1,8 +1,8 @@
-"""Stack `spark` beside the guide's compose service, as `docker inspect` shows them, field by field.
+"""Compares stack `spark` with the guide's compose service, field by field of `docker inspect`.
 
-docker compose makes the guide's container from the guide's own words (tests/data/guide), Pulumi
-makes ours from Pulumi.spark.yaml. Neither is started, so no GPU is needed. They differ in
-DEVIATIONS and in nothing else, and docs/parity.md says so to people.
+docker compose creates the guide's container from the guide's own file (tests/data/guide), Pulumi
+creates ours from Pulumi.spark.yaml. Neither is started, so no GPU is needed. They differ only in
+DEVIATIONS, which docs/parity.md documents.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Pair:
     ours: dict[str, Any]
 
     def differences(self) -> dict[str, tuple[Any, Any]]:
-        """By path the values of the guide and of ours, where they differ; None for absent."""
+        """The differences: by path, the guide's value and ours; None if absent."""
         guide, ours = dict(fields(self.guide)), dict(fields(self.ours))
         return {
             path: (guide.get(path), ours.get(path))
@@ -140,7 +140,7 @@ def by_flag(command: Sequence[str]) -> dict[str, str]:
 def compose(
     project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., None]]:
-    """Runs docker compose on the guide's file; its container gets a name of its own."""
+    """Runs docker compose on the guide's file; its container gets a separate name."""
     override = tmp_path_factory.mktemp("compose") / "name.yaml"
     name = {"container_name": f"{project.container}-guide"}
     override.write_text(yaml.safe_dump({"services": {SERVICE: name}}))
@@ -156,7 +156,7 @@ def compose(
 
 
 def inspected(docker_client: docker.DockerClient, project: Project) -> Pair:
-    """Both containers as they are now; ours brought up to its config."""
+    """Both containers as they are now; ours after an `up` with its config."""
     up = project.up()
     assert up.code == 0, up.output
     return Pair(

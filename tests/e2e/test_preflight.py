@@ -1,7 +1,7 @@
-"""What stands in the way of a change is said while the old server answers, and leaves it alone.
+"""The preflight reports the problems of a change while the old server answers, and leaves it alone.
 
-The fake server, in the CPU engine's image. The GPU is fake as well: Docker hands none on, but asks
-for one are made and read as on a Spark.
+These tests use the fake server in the CPU image. The GPU is fake as well: Docker passes none on,
+but requests for one are made and read as on a Spark.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.e2e.project import FAKE_IMAGE, ROOT, Project
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 
 GPU_IMAGE = FAKE_IMAGE.replace("vllm-openai-cpu", "vllm-openai")
-"""The same image under a name that is not that of one for the CPU."""
+"""The same image under a name that does not look like a CPU image."""
 
 GPU = {"gpus": "all", "restart": "no", "ipc": "private", "ulimits": {}}
 
@@ -37,7 +37,7 @@ def served(project: Project) -> str:
 
 @pytest.fixture
 def client(served: str, project: Project) -> Iterator[Poller]:
-    """A client that must not notice anything."""
+    """A client that must not notice the change."""
     with polled(f"http://127.0.0.1:{project.port}/v1", MODEL_ID) as poller:
         yield poller
     assert poller.answers
@@ -48,7 +48,7 @@ def client(served: str, project: Project) -> Iterator[Poller]:
 
 @pytest.fixture
 def tenant(docker_client: docker.DockerClient, project: Project) -> Iterator[Container]:
-    """Another container that was given the GPU, made by docker compose as its labels tell."""
+    """Another container with the GPU, created by docker compose according to its labels."""
     container = docker_client.containers.run(
         FAKE_IMAGE,
         ["600"],

@@ -1,4 +1,4 @@
-"""Faults that a real vLLM can be made to show: at its start, and while it serves."""
+"""Faults that a real vLLM shows on demand: at its start, and while it serves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ for process in pathlib.Path("/proc").glob("[0-9]*"):
     if (process / "cmdline").read_bytes().startswith(b"VLLM::EngineCore"):
         os.kill(int(process.name), int(sys.argv[1]))
 """
-"""Sends a signal to the engine's process inside the container, by its number."""
+"""Sends a signal, by its number, to the EngineCore process inside the container."""
 
 
 def inspected(docker_client: docker.DockerClient, project: Project) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def assert_comes_up(project: Project) -> None:
 def test_a_kv_cache_that_is_too_small_is_told_with_the_length_that_fits(
     project: Project, docker_client: docker.DockerClient
 ) -> None:
-    # Without VLLM_CPU_KVCACHE_SPACE, which wins over the flag and by which the plan would refuse.
+    # Without VLLM_CPU_KVCACHE_SPACE, which overrides the flag and would fail the memory plan.
     container = {"name": project.container, "gpus": "none"}
     project.configure(engine={**ENGINE, "kv-cache-memory-bytes": 32 << 20}, container=container)
     up = project.up()
@@ -56,11 +56,11 @@ def test_a_kv_cache_that_is_too_small_is_told_with_the_length_that_fits(
 def test_a_start_killed_for_memory_is_told(
     project: Project, docker_client: docker.DockerClient
 ) -> None:
-    project.configure(engine=ENGINE)  # which is right: it is killed from outside
+    project.configure(engine=ENGINE)  # a correct config: the server is killed from outside
     up = project.begin(*UP)
     up.until("HealthGate vllm-health")
-    # Below what vLLM's imports take, and far above what they can have taken by now: a cgroup of
-    # version 1 refuses a limit that is below what is in use.
+    # Less memory than vLLM's imports need, and far more than they can have taken by now: cgroup v1
+    # refuses a limit below the current usage.
     limit = 450 << 20
     docker_client.api.update_container(project.container, mem_limit=limit, memswap_limit=limit)
     ended = up.end()
@@ -75,7 +75,7 @@ def test_an_engine_that_hangs_fails_the_gate_though_health_is_green(
 ) -> None:
     tell_engine(docker_client, project, 19)  # SIGSTOP
     project.configure(engine=ENGINE, health={"timeoutSeconds": 10})
-    up = project.pulumi(*UP, "--replace", "**HealthGate**")  # or it would not ask again
+    up = project.pulumi(*UP, "--replace", "**HealthGate**")  # otherwise the gate would not run
     assert up.code != 0
     assert "did not answer within 10 s" in up.output
     assert "fix:   the engine hangs" in up.output

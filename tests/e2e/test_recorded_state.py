@@ -1,4 +1,4 @@
-"""Stacks that earlier versions deployed, taken over by today's program (recorded_state.py)."""
+"""Today's program takes over stacks that earlier versions deployed (recorded_state.py)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VERSIONS = [file.stem for file in sorted(RECORDED.glob("*.json"))]
 
 @pytest.fixture(params=VERSIONS)
 def taken_over(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
-    """A project whose stack is as that version left it. It is never brought up."""
+    """A project whose stack is as that version left it. It is never deployed."""
     project = Project(tmp_path, STACK)
     restore(project, request.param)
     return project

@@ -1,6 +1,6 @@
 """An image behind a login, as on nvcr.io: pulled with a secret of the stack, and pinned by digest.
 
-A registry of the test's own that wants NVIDIA's user and a password; its image is empty, which is
+The test runs a registry that requires NVIDIA's user and a password. Its image is empty, which is
 enough for a stack that is not started.
 """
 

@@ -1,4 +1,4 @@
-"""Going back, in order: nothing to go back to, good, broken, back, a newer one, back by itself.
+"""Rollback, in order: no good deployment, good, broken, rollback, a newer one, automatic rollback.
 
 The real Pulumi engine and the real Docker daemon; the fake server fails on demand.
 """
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 BROKEN = {"fault": "exit"}
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MISNAMED = {"id": MODEL, "servedName": "another"}
-"""The server will not have it: the fake server serves `MODEL`. Nothing has to be fetched for it."""
+"""The server refuses it, because the fake server serves `MODEL`. It needs no fetch."""
 KEY = "key-of-ours"
 
 
@@ -61,7 +61,7 @@ def config_file(project: Project) -> Path:
 
 
 def configure(project: Project, switches: dict[str, str], **keys: Any) -> None:
-    """The fake server's config, with the API key sealed once and kept as a person would keep it."""
+    """The fake server's config, with the API key encrypted once and kept, as a user would do it."""
     file = config_file(project)
     before = yaml.safe_load(file.read_text()) if file.exists() else {}
     project.configure_fake({"model": MODEL, **switches}, **keys)
@@ -90,7 +90,7 @@ def answers(project: Project) -> bool:
 
 @pytest.fixture(scope="module")
 def first_failed(project: Project) -> Run:
-    """The first deployment of a stack, whose server ends while it starts."""
+    """The first deployment of a stack, with a server that ends while it starts."""
     configure(project, BROKEN)
     return make(project, "up")
 
@@ -114,7 +114,7 @@ def went_back(project: Project, failed: Run) -> tuple[str, Run]:
 
 @pytest.fixture(scope="module")
 def reverted(project: Project, went_back: tuple[str, Run]) -> Run:
-    """A newer deployment that answered, and one that fails and is told to go back by itself."""
+    """A newer deployment that answered, and one that fails with `revertOnFailure` set."""
     configure(project, {}, engine={"max-model-len": 2048, "max-num-seqs": 16})
     newer = project.up()
     assert newer.code == 0, newer.output

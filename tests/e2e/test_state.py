@@ -1,4 +1,4 @@
-"""`vllm-spark:state`: stopped, running, and stopped again, as the config says."""
+"""`vllm-spark:state`: stopped, running, and stopped again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 
 
 def status(docker_client: docker.DockerClient, project: Project) -> str:
-    """What Docker calls the state of the project's container: created, running, exited."""
+    """Docker's name for the state of the project's container: created, running, exited."""
     return str(docker_client.api.inspect_container(project.container)["State"]["Status"])
 
 
@@ -26,7 +26,7 @@ def stopped(project: Project) -> None:
 
 @pytest.fixture(scope="module")
 def running(project: Project, stopped: None) -> None:
-    """The same stack, told to run."""
+    """The same stack with `state: running`."""
     project.configure_fake({})
     up = project.up()
     assert up.code == 0, up.output

@@ -1,7 +1,7 @@
-"""A change of model on a running stack, there and back, and what can come between two servers.
+"""A change of model on a running stack and back, and the faults between two servers.
 
-The fake server, in the CPU engine's image; two models that differ in name only lie in a cache of
-the test's own.
+These tests use the fake server in the CPU image, and their own cache with two models that differ
+only in name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ cp --archive --link models--HuggingFaceTB--SmolLM2-135M-Instruct models--example
 
 @pytest.fixture(scope="module")
 def cache(docker_client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with the small model under two names, and with files of other people."""
+    """A cache with the small model under two names, and with unrelated files."""
     cache = tmp_path_factory.mktemp("cache")
     docker_client.containers.run(
         FAKE_IMAGE,

@@ -1,4 +1,4 @@
-"""`pulumi new` from a checkout, as people expect of a Pulumi template."""
+"""`pulumi new` from a checkout works as with any Pulumi template."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Two servers of one program, side by side: each with a port, a last good deployment and a status.
 
-The real Pulumi engine and the real Docker daemon; the fake server twice.
+These tests use the real Pulumi engine, the real Docker daemon and two fake servers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The package as people install it: built, put into an empty environment, and used there."""
+"""The package as users install it: built, installed into an empty environment, and used there."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QWEN3_8B = {
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """What the command prints. It has to end with exit code 0."""
+    """The command's output. AssertionError unless it exits with code 0."""
     ran = subprocess.run(
         [str(word) for word in command], cwd=cwd, capture_output=True, text=True, check=False
     )
@@ -41,7 +41,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def bin_(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment that holds the package, its dependencies, and no more."""
+    """The programs of an environment with only the package and its dependencies."""
     folder = tmp_path_factory.mktemp("installed")
     uv, python = program("uv"), folder / "venv" / "bin" / "python"
     # The wheel is built from the source archive, so this shows that the archive is complete.

@@ -1,8 +1,8 @@
-"""`make caches STACK=x`: what the stack's cache holds, and with PRUNE=1 less of it.
+"""`make caches STACK=x`: lists the stack's cache; with PRUNE=1 also removes unused kernels.
 
-Weights are listed, never removed: 31 GB take long to fetch again, and other stacks may serve them.
-Compiled kernels of an image that nobody has any more are of no use; PRUNE=1 removes those which
-belong neither to a container on this host, running or not, nor to the image of a stack here.
+It never removes weights: 31 GB take long to fetch again, and other stacks may serve them. Compiled
+kernels are useless without their image. PRUNE=1 removes those that belong neither to a container on
+this host, running or not, nor to the image of a stack here.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from vllm_spark.memory.limits import GIB
 from vllm_spark.project import ROOT
 
 LIMIT_SECONDS = 600.0
-"""Counting the files of a cache with many models on a slow disk."""
+"""Enough to count the files of a cache with many models on a slow disk."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Something in the cache: `kind` is weights, compiled or other."""
+    """An item in the cache: `kind` is weights, compiled or other."""
 
     kind: str
     bytes: int
@@ -71,7 +71,7 @@ def caches(stack: str, prune: bool, as_json: bool) -> None:
 def swept(
     client: Any, settings: Settings, stacks: Iterable[Settings], *, prune: bool
 ) -> tuple[list[Part], list[Part]]:
-    """All parts of the cache, and those that nobody uses; these are removed with `prune`."""
+    """All parts of the cache, and the unused ones; `prune` removes these."""
     parts = look(settings)
     compiled = [part for part in parts if part.kind == "compiled"]
     used = in_use(client, stacks, [part.name for part in compiled])
@@ -82,7 +82,7 @@ def swept(
 
 
 def report(settings: Settings, parts: list[Part], unused: list[Part], *, prune: bool) -> str:
-    """What is there, and what nobody uses, as text."""
+    """The parts of the cache as text, with the unused ones marked."""
     gone = "removed" if prune else "nobody uses it"
     lines = [f"cache {settings.cache.source}"]
     lines += [
@@ -101,7 +101,7 @@ def _size(size: int) -> str:
 
 
 def look(settings: Settings, remove: Iterable[str] = ()) -> list[Part]:
-    """The parts of a stack's cache, looked at (after `remove`) in a container of its image."""
+    """The parts of a stack's cache (after `remove`), listed in a container of its image."""
     shot = OneShot(
         image=settings.image.name,
         program=script("look_into_cache"),
@@ -116,7 +116,7 @@ def look(settings: Settings, remove: Iterable[str] = ()) -> list[Part]:
         )
     except TimeoutError:
         raise _unreadable(f"it takes longer than {LIMIT_SECONDS:.0f} s") from None
-    if not listed.rpartition("\n")[2].startswith("other\t"):  # the last line of a whole list
+    if not listed.rpartition("\n")[2].startswith("other\t"):  # the last line of a complete list
         raise _unreadable(" ".join(said[-3:]))
     rows = [line.split("\t") for line in listed.splitlines()]
     return [Part(kind, int(size), name) for kind, size, name in rows]
@@ -129,10 +129,10 @@ def _unreadable(why: str) -> SetupError:
 
 
 def in_use(client: Any, stacks: Iterable[Settings], compiled: Iterable[str]) -> set[str]:
-    """Which of the folders `compiled` somebody may want."""
+    """The folders among `compiled` that may still be used."""
     used: set[str] = set()
     for listed in client.api.containers(all=True):
-        with suppress(NotFound):  # it has gone meanwhile
+        with suppress(NotFound):  # it was removed in the meantime
             for entry in client.api.inspect_container(listed["Id"])["Config"]["Env"] or ():
                 if f"{CACHE_PATH}/{COMPILED}/" in entry:
                     used.add(Path(entry.partition(f"/{COMPILED}/")[2]).parts[0])
@@ -141,13 +141,13 @@ def in_use(client: Any, stacks: Iterable[Settings], compiled: Iterable[str]) -> 
         try:
             used.add(compiled_by(name, client.images.get(name).id))
         except ImageNotFound:
-            # Which of its folders will be the right one shows when it is pulled again.
+            # The image is not here, so the id that selects its folder is not known: keep them all.
             used |= {one for one in compiled if one.startswith(compiled_by(name, ""))}
     return used
 
 
 def removal(settings: Settings) -> str:
-    """How a person removes one model's weights."""
+    """The command that removes one model's weights."""
     if settings.cache.volume is not None:
         return (
             f"docker run --rm -v {settings.cache.volume}:/cache --entrypoint rm "

@@ -1,7 +1,7 @@
-"""`vllm-spark logs`, `stop` and `restart`: what Docker does by itself, for a server's container.
+"""`vllm-spark logs`, `stop` and `restart`: Docker's commands for a server's container.
 
-The next `up` notices: it makes a stopped server run again, and asks a restarted one whether it
-answers. `vllm-spark:state: stopped` is for a server that shall stay stopped.
+The next `up` starts a stopped server again, and checks whether a restarted one answers. To keep a
+server stopped, set `vllm-spark:state: stopped`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _docker(arguments: list[str], stack: str, only: str | None) -> None:
 
 
 def run_docker(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run Docker's command line; `options` are those of subprocess.run. SetupError without one."""
+    """Run the docker CLI; `options` are those of subprocess.run. SetupError if it is missing."""
     try:
         return subprocess.run(["docker", *arguments], check=False, text=True, **options)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""`vllm-spark up`, `preview`, `down` and `env`: what is missing is made, then Pulumi runs.
+"""`vllm-spark up`, `preview`, `down` and `env`: prepare the machine, then run Pulumi.
 
-Everything here is also what plain `pulumi` does in a checkout whose environment is set up
-(`vllm-spark env` prints that environment); nothing of the deployment itself lives in this module.
+Plain `pulumi` does the same in a checkout whose environment is set up (`vllm-spark env` prints that
+environment); no part of the deployment itself is in this module.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def env() -> None:
 
 
 def deploy(stack: str) -> None:
-    """Deploy; when that fails, say how to go back, or go back where the config wants it.
+    """Deploy. If that fails, print how to roll back, or roll back if the config says so.
 
     Exits with Pulumi's code where that is not 0.
     """

@@ -1,4 +1,4 @@
-"""`vllm-spark diagnose`: why did this vLLM not start, or die? For any log that somebody has."""
+"""`vllm-spark diagnose`: says why a vLLM did not start, or died, from any saved log."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def diagnose(log: str | None, container: str | None, stack: str | None, as_json:
 
 
 def as_object(found: Diagnosis, stack: str | None = None) -> str:
-    """One object: verdict, cause, fix, evidence; commands and issue where there are any."""
+    """One object: verdict, cause, fix, evidence; commands and issue if there are any."""
     said = {
         "verdict": found.verdict,
         "cause": found.cause,
@@ -109,7 +109,7 @@ def _of_file(name: str) -> Diagnosis:
 
 
 def _lines(log: io.BufferedReader) -> Iterable[str]:
-    """Whatever the bytes are: a log is cut anywhere, and PowerShell's `>` writes UTF-16."""
+    """Decode any bytes: a log may be cut anywhere, and PowerShell's `>` writes UTF-16."""
     wide = log.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     encoding = "utf-16" if wide else "utf-8-sig"
     text = io.TextIOWrapper(log, encoding=encoding, errors="replace", newline="\n")
@@ -168,9 +168,9 @@ def _state_in_words(attrs: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _of_kernel(state: dict[str, Any]) -> list[str]:
-    """What the kernel's log of this boot says since the start, where this user may read it.
+    """The kernel's log lines since the start in this boot, if this user may read them.
 
-    Nothing of another machine's daemon: its kernel's log is not here.
+    Empty for a daemon on another machine: its kernel's log is not here.
     """
     if not resolve().is_local_socket:
         return []
@@ -181,6 +181,6 @@ def _of_kernel(state: dict[str, Any]) -> list[str]:
             [*command, f"{started} UTC"], capture_output=True, timeout=_KERNEL_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        return []  # no systemd, or too slow: the container's log has to do
+        return []  # no systemd, or too slow: the container's log must be enough
     lines = asked.stdout.decode("utf-8", "replace").splitlines()
     return [line for line in lines if _KERNEL_WORDS.search(line)]

@@ -1,8 +1,8 @@
-"""`vllm-spark fit`: will a model fit, before anything is downloaded, deployed or even configured?
+"""`vllm-spark fit`: does a model fit? It answers before a download, a deployment or a config.
 
-It plans a stack, or any model's config.json on a Spark. Flags, release and host given by hand
-replace those of the stack, so that a change can be tried before it is made. It needs neither Pulumi
-nor Docker.
+It plans a stack, or any model's config.json on a Spark. Flags, release and host from the command
+line replace those of the stack, to try a change before it is made. It needs neither Pulumi nor
+Docker.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from vllm_spark.memory.shape import ModelShape
 from vllm_spark.problems import Problem, Unmodelled
 
 _JSON_VALUE = re.compile(r"(--?[A-Za-z][\w.-]*=)?(?=[{\[])")
-"""Where one may begin: at the start of a word, or after a flag and its equals sign."""
+"""Where a JSON value may begin: at the start of a word, or after a flag and its equals sign."""
 
 HOSTS = {"gb10": True, "discrete": False}
 """Whether GPU and host share one memory, by the value of `--host`."""
@@ -141,9 +141,9 @@ def tried(
     unified: bool | None = None,
     version: Version | None = None,
 ) -> Settings:
-    """A stack's settings with these flags in place of its own, on this host, with this release.
+    """A stack's settings with these flags, this host and this release instead of its own.
 
-    Where only the memory is given, its size says whether GPU and host share it.
+    If only the memory is given, its size decides whether GPU and host share it.
     """
     if unified is None and memory_gib is not None:
         unified = Machine(memory_gib).is_unified
@@ -162,8 +162,8 @@ def tried(
 def flags_of(text: str) -> EngineFlags:
     """The flags in a line of a command. ConfigError if it is not one.
 
-    It is read as a shell reads it, but a JSON value needs no quotation marks around it: the shell
-    that the user typed into has removed one pair already.
+    It is split like a shell command, but a JSON value needs no quotation marks around it: the
+    user's shell has already removed one pair.
     """
     try:
         argv = _words(text)
@@ -191,7 +191,7 @@ def _words(line: str) -> list[str]:
 
 
 def _end_of_json(line: str) -> int | None:
-    """Where the JSON value ends with which the line begins; None if it begins with none."""
+    """The end of the JSON value at the start of the line; None if there is none."""
     if (found := _JSON_VALUE.match(line)) is None:
         return None
     try:
@@ -202,7 +202,7 @@ def _end_of_json(line: str) -> int | None:
 
 
 def _refuse(flags: EngineFlags, version: Version | None, misfits: list[Problem]) -> None:
-    """ConfigError for flags that vLLM would refuse; what is only doubtful goes to stderr."""
+    """ConfigError for flags that vLLM would refuse; warnings go to stderr."""
     checked = check(flags, version=version)
     if errors := checked.errors + misfits:
         raise ConfigError(errors)

@@ -4,7 +4,7 @@ Exit codes, of every subcommand unless its help says otherwise:
 
     0    done, or the answer is yes
     1    failed, or the answer is no
-    2    it could not be found out: a wrong option, a config that cannot be used, no Docker daemon
+    2    the answer is not known: a wrong option, an invalid config, no Docker daemon
     130  interrupted by Ctrl-C
 """
 
@@ -31,7 +31,7 @@ from vllm_spark.errors import VllmSparkError
 
 
 class _Commands(click.Group):
-    """Says an error that we foresee in words, whichever subcommand it ends."""
+    """Prints an expected error of any subcommand as text, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -75,7 +75,7 @@ for command in (
 
 def run() -> NoReturn:
     """The console script."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` must not be an error
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -1,7 +1,7 @@
-"""`vllm-spark model`: read a model's sizes from the hub into models/, for exact plans from then on.
+"""`vllm-spark model`: reads a model's sizes from the hub into models/, so that plans are exact.
 
-It reads config.json, the quantisation file and the headers of the safetensors files: no weights,
-and no Docker.
+It reads config.json, the quantisation file and the headers of the safetensors files. It downloads
+no weights and needs no Docker.
 """
 
 from __future__ import annotations

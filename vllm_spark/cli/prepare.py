@@ -1,7 +1,7 @@
-"""Makes what a command needs: each part that is missing, and only that.
+"""Provides what a command needs: each missing part, and only that.
 
-The usual way is a download (`vllm_spark.setup`). Where that fails, and the checkout has `offline/`,
-what can be made from package registries is made instead, and said.
+Normally it downloads the part (`vllm_spark.setup`). If that fails and the checkout has `offline/`,
+it builds the part from package registries instead, and says so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vllm_spark.setup.steps import say
 
 
 def ensure_pulumi() -> None:
-    """CLI and plugins, and this process's environment set so that both are found."""
+    """Provide CLI and plugins, and set this process's environment so that both are found."""
     offline = _offline()
     try:
         ensure_cli()
@@ -43,7 +43,7 @@ def ensure_pulumi() -> None:
 def require_pulumi() -> None:
     """The environment of `ensure_pulumi` for a command that only reads the state.
 
-    SetupError where there is no Pulumi, and so nothing that was deployed with it.
+    SetupError if there is no Pulumi, because then nothing was deployed with it.
     """
     if not usable_cli():
         raise SetupError("there is no Pulumi CLI here, so nothing was deployed\n  fix: make up")
@@ -51,7 +51,7 @@ def require_pulumi() -> None:
 
 
 def ensure_parts_of(settings: Settings | None) -> None:
-    """A Docker daemon, and what of `settings` can be made where it cannot be downloaded."""
+    """Provide a Docker daemon, and the parts of `settings` that can be built without a download."""
     offline = _offline()
     try:
         connect()
@@ -64,7 +64,7 @@ def ensure_parts_of(settings: Settings | None) -> None:
 
 
 def _offline() -> ModuleType | None:
-    """What stands in where only package registries can be reached; None in an installed package."""
+    """The substitutes for failed downloads; None in an installed package, which has none."""
     try:
         return importlib.import_module("offline.bootstrap")
     except ImportError:

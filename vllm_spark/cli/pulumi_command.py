@@ -1,7 +1,7 @@
-"""Runs `pulumi` as a person does, and says in plain words what its last message leaves open.
+"""Runs `pulumi` in the foreground, and explains a lock or an interruption after its last message.
 
-Its output goes where it always goes; only standard error is read on its way, because that a stack
-is locked is said there and nowhere else.
+Pulumi's output is passed through; only standard error is read as well, because only there Pulumi
+reports a locked stack.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Ended:
 
 
 def run_pulumi(*arguments: str, stack: str) -> Ended:
-    """Run it on the stack, in the foreground; what a lock or Ctrl-C means is said here."""
+    """Run it on the stack, in the foreground; prints the meaning of a lock or of Ctrl-C."""
     interrupts: list[int] = []
-    # Pulumi has the same signal from the terminal, and ends in order. Dying of it here would kill
-    # Pulumi: its lock would stay, and what it has begun would be lost.
+    # The terminal sends the signal to Pulumi too, which ends in order. If this process died of it,
+    # it would kill Pulumi: the lock would stay, and running operations would be lost.
     before = signal.signal(signal.SIGINT, lambda number, _frame: interrupts.append(number))
     told = []
     try:
@@ -57,13 +57,13 @@ def run_pulumi(*arguments: str, stack: str) -> Ended:
 
 
 def select(stack: str) -> int:
-    """Select the stack, which is created if there is none; Pulumi's exit code."""
+    """Select the stack, or create it; returns Pulumi's exit code."""
     command = ["pulumi", "stack", "select", "--create", "--", stack]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 def read_state(stack: str) -> dict[str, Any]:
-    """The stack's state, secrets encrypted; empty if there is no such stack. Nothing is locked.
+    """The stack's state, with encrypted secrets; empty if there is no such stack. Takes no lock.
 
     SetupError if it cannot be read.
     """
@@ -83,11 +83,11 @@ def read_state(stack: str) -> dict[str, Any]:
 
 
 _LOCKED = ("is currently locked by", "Another update is currently in progress")
-"""In the words of backends of files and buckets, and of Pulumi Cloud."""
+"""The messages of file and bucket backends, and of Pulumi Cloud."""
 
 
 def _lock(told: str, stack: str) -> str | None:
-    """What to do about a locked stack; None if nothing was said of a lock."""
+    """What to do about a locked stack; None if Pulumi reported no lock."""
     if not any(words in told for words in _LOCKED):
         return None
     cancel = f'eval "$(make -s env)" && pulumi cancel --yes --stack {stack}'

@@ -1,7 +1,7 @@
-"""`vllm-spark rollback`: back to the last deployment that answered, through the same gate.
+"""`vllm-spark rollback`: deploys the last deployment that answered again, through the same gate.
 
-The state says what that was (`deployment/last_good.py`). It is deployed by the same program with a
-config file of its own, so that `Pulumi.<stack>.yaml`, which somebody is editing, stays as it is.
+The state records that deployment (`deployment/last_good.py`). The same program deploys it with a
+temporary config file, so that `Pulumi.<stack>.yaml`, which the user may be editing, stays as it is.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def rollback(stack: str, server: str | None) -> None:
 
 
 def roll_back(stack: str, server: str | None) -> None:
-    """Deploy the last good deployment of a server again. The exceptions say why not."""
+    """Deploy the last good deployment of a server again. An exception says why that failed."""
     state = read_state(stack)
     records = LastGoodDeployment.of_state(state.get("resources", []))
     if not records:
@@ -83,9 +83,9 @@ def roll_back(stack: str, server: str | None) -> None:
 
 
 def after_failed_up(stack: str, settings: Settings | None, *, interrupted: bool) -> None:
-    """What `up` says last when a deployment has failed; it goes back where the config wants it.
+    """The end of `up` after a failed deployment: prints the way back, or rolls back if configured.
 
-    `settings` are those of the stack file, None where the program keeps them elsewhere.
+    `settings` are those of the stack file, None if the program has them elsewhere.
     """
     records = LastGoodDeployment.of_state(read_state(stack).get("resources", []))
     if not records and not interrupted:
@@ -117,7 +117,7 @@ def _after_failed_up(good: LastGoodDeployment, stack: str, *, revert: bool) -> N
 
 
 def serving(good: LastGoodDeployment) -> Ready | str:
-    """Whether the very container of the last good deployment answers now; else why not."""
+    """The answer of the last good deployment's own container; else why it does not answer."""
     with docker_errors():
         try:
             container: Any = connect().api.inspect_container(good.container_id)
@@ -138,7 +138,7 @@ def serving(good: LastGoodDeployment) -> Ready | str:
 
 
 def _read(stack: str) -> dict[str, Any]:
-    """The stack's config file; it may hold any mistake in its values, but has to be YAML."""
+    """The stack's config file. Its values may be wrong, but it must be YAML."""
     path = stack_file(stack)
     try:
         return dict(yaml.safe_load(path.read_text()))
@@ -157,7 +157,7 @@ def _image_id(name: str) -> str | None:
 
 
 def _last_fetch(state: dict[str, Any], server: str) -> str | None:
-    """What identifies the fetch that the state's weights of this server came by."""
+    """The identity of the fetch that this server's weights in the state came from."""
     for resource in state["resources"]:
         if resource["urn"].endswith(f"dynamic/spark:Fetch::{server}-weights"):
             return str(resource["inputs"]["what"])
@@ -177,7 +177,7 @@ def _tell_plan(
 
 
 def _tell_by_hand(written: dict[str, Any], config: dict[str, Any], stack: str) -> None:
-    """What is left to a person: the file says something else than what serves."""
+    """Print how to make the config file match what serves."""
     lines = commands(written, config, stack)
     if lines:
         say(

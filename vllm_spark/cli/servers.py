@@ -1,4 +1,4 @@
-"""The servers of a stack, as its state has them: each with its container and its declaration."""
+"""The servers in a stack's state, each with its container and its declaration."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ RESOURCE = "pulumi-python:dynamic/spark:Preflight"
 
 @dataclass(frozen=True)
 class Server:
-    """One server: its resource name, its container's name, and what was last declared.
+    """One server: its resource name, its container's name, and its last declaration.
 
-    `variables` are the names of those whose values are not in the settings.
+    `variables` names the variables whose values are not in the settings.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Server:
 
 
 def servers_of(stack: str, only: str | None = None) -> list[Server]:
-    """All servers of the stack, or the one named `only`; none where nothing is deployed.
+    """All servers of the stack, or the one named `only`; empty if nothing is deployed.
 
     UsageError for a name that the stack does not have, SetupError if there is no state to read.
     """
@@ -52,7 +52,7 @@ def servers_of(stack: str, only: str | None = None) -> list[Server]:
 
 
 def one_server(stack: str, only: str | None) -> Server | None:
-    """The stack's only server, or the one named `only`; None where nothing is deployed."""
+    """The stack's only server, or the one named `only`; None if nothing is deployed."""
     servers = servers_of(stack, only)
     if not servers:
         return None
@@ -61,7 +61,7 @@ def one_server(stack: str, only: str | None) -> Server | None:
 
 
 def choose(only: str | None, names: Collection[str], stack: str) -> str:
-    """The name that is meant. UsageError if it is not there, or if there are several and none."""
+    """The selected name. UsageError if it does not exist, or if several exist and none is given."""
     if only is None and len(names) == 1:
         return next(iter(names))
     if only in names:

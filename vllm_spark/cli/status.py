@@ -1,8 +1,8 @@
-"""`vllm-spark status`: does the stack's server serve, now? It asks Docker, then the server itself.
+"""`vllm-spark status`: does the stack's server serve now? It asks Docker, then the server itself.
 
-Running is not serving, so the last word is a one-token completion, as in the health gate. And what
-runs need not be what was declared: each difference is named. `preview` shows those alone; it needs
-no Docker and so cannot fail for the lack of it.
+Running is not serving, so the proof is a one-token completion, as in the health gate. The running
+container may differ from its declaration, so each difference is shown. `preview` shows only these;
+it does not need Docker, and does not fail without it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ PATIENCE_SECONDS = 30.0
 
 @dataclass
 class Status:
-    """How one server is. `serving` is "yes", "not yet" or "no", `detail` the rest of the sentence.
+    """A server's status. `serving` is "yes", "not yet" or "no", `detail` completes the sentence.
 
-    `container` is None where there is none; `evidence` what the server answered.
+    `container` is None if there is none; `evidence` is the server's answer.
     """
 
     server: str
@@ -41,7 +41,7 @@ class Status:
     fix: str = ""
     evidence: list[str] = field(default_factory=list)
     last_end: str = ""
-    """Why the last start ended, of a server that does not answer."""
+    """Why the last start ended, if the server does not answer."""
     load: str = ""
     drift: list[str] = field(default_factory=list)
 
@@ -85,7 +85,7 @@ def status(stack: str, server: str | None, as_json: bool) -> None:
 
 
 def show_drift(stack: str) -> None:
-    """Print where containers differ from what was declared; says so if it cannot be found out."""
+    """Print where containers differ from their declarations, or that this is not known."""
     try:
         with docker_errors():
             client: Any = connect()
@@ -102,7 +102,7 @@ def show_drift(stack: str) -> None:
 
 
 def status_of(server: Server, stack: str) -> Status:
-    """Ask Docker, then the server. DockerError if Docker does not say."""
+    """Ask Docker, then the server. DockerError if Docker does not answer."""
     client: Any = connect()
     try:
         container = client.api.inspect_container(server.container)

@@ -1,4 +1,4 @@
-"""Two configs beside each other: what differs, and the commands that make one say the other."""
+"""Compares two configs: the differences, and the commands that turn one into the other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Config = Mapping[str, Any]
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """What a person reads, a line a value: `~ engine.max-num-seqs: 64 => 128`."""
+    """The differences for a reader, a line per value: `~ engine.max-num-seqs: 64 => 128`."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
     lines = []
     for path in _in_order(before, after):
@@ -33,7 +33,7 @@ def differences(old: Config, new: Config) -> list[str]:
 
 
 def commands(old: Config, new: Config, stack: str) -> list[str]:
-    """The commands that make config file `old` say what `new` does, secrets left alone."""
+    """The commands that turn config file `old` into `new`; they leave secrets unchanged."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
     removed = [path for path in reversed(_in_order(before)) if path not in after]
     lines = [f"pulumi config rm --stack {stack} --path {_quoted(path)}" for path in removed]
@@ -57,7 +57,7 @@ Path = tuple[str | int, ...]
 
 
 def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every value that is no object or list, with its place."""
+    """Every value that is neither an object nor a list, with its path."""
     if isinstance(value, Mapping | list):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, inner in items:
@@ -71,7 +71,7 @@ def _in_order(*leaves: Mapping[Path, Any]) -> list[Path]:
 
 
 def _dotted(path: Path) -> str:
-    """A place as `pulumi config set --path` reads it."""
+    """A path in the syntax of `pulumi config set --path`."""
     first, *rest = path
     steps = [
         f"[{step}]"

@@ -1,8 +1,8 @@
 """Where a running container differs from what its stack's config declares, by name.
 
-Docker's plugin for Pulumi reads back neither the environment nor the volumes, so what a refresh
-shows is not all. Here both sides become flat tables (`flag max-num-seqs`, `variable HF_HUB_CACHE`,
-`port`) and are compared line by line. Of secrets only their being there is told.
+Pulumi's Docker plugin reads back neither the environment nor the volumes, so a refresh does not
+show every difference. Here both sides become flat tables (`flag max-num-seqs`, `variable
+HF_HUB_CACHE`, `port`) and are compared line by line. For secrets, only their presence is shown.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def drift_of(
 ) -> list[str]:
     """A line for each difference; empty if there is none.
 
-    `variables` are the names of those whose values are not in the settings: the secrets, and what
-    a program adds. Of them only the presence is compared. `image_id` is what the configured
-    image's name means on the host now; `container` and `image` are Docker's inspections of what
-    runs and of the image that it was made from.
+    `variables` names the variables whose values are not in the settings: secrets, and variables
+    that a program adds. Only their presence is compared. `image_id` is the id that the configured
+    image name now has on the host; `container` and `image` are Docker's inspections of the running
+    container and of the image that it was created from.
     """
     declared = _declared(settings, variables, image_id)
     running = _running(container, image, declared, variables)
@@ -93,7 +93,7 @@ def _running(
     environment = {
         name: value
         for name, value, entry in entries
-        # What the image sets by itself is no drift, unless the config speaks of it too.
+        # Variables that the image sets are no drift, unless the config sets them too.
         if entry not in of_image or f"variable {name}" in declared
     }
     for variable in environment.keys() & {*SECRET_VARIABLES, *variables}:

@@ -1,8 +1,8 @@
-"""The GPUs of a host, and which of them a container was given.
+"""The GPUs of a host, and which of them a container uses.
 
-Two servers exclude each other only where they share a GPU. Devices have several names (an index, a
-UUID, a part of a GPU under MIG), and Docker hands them on in several ways; where two names cannot
-be compared, they count as the same GPU, because "could not tell" is not "free".
+Two servers exclude each other only if they share a GPU. Devices have several names (an index, a
+UUID, a part of a GPU under MIG), and Docker passes them on in several ways. Two names that cannot
+be compared count as the same GPU, because "could not tell" is not "free".
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ GPU_QUERY = "index,uuid,name,compute_cap,memory.total,memory.free"
 """The fields of `nvidia-smi --query-gpu`, in the order of `Gpu`."""
 
 _UNIFIED_CAPABILITY = "12.1"
-"""The compute capability of the GB10, whose GPU has no memory of its own."""
+"""The compute capability of the GB10, whose GPU has no separate memory."""
 
 _MIB_A_GIB = 1024
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as nvidia-smi describes it. GiB are None where it does not say, as on a Spark."""
+    """One GPU as nvidia-smi describes it. GiB are None if it does not report them (on a Spark)."""
 
     index: str
     uuid: str
@@ -48,27 +48,27 @@ def read_gpus(lines: Iterable[str]) -> list[Gpu]:
 
 
 def _gib(text: str) -> float | None:
-    """Mebibytes as GiB; None for "[N/A]" and its like."""
+    """Mebibytes as GiB; None for "[N/A]" and other text."""
     return float(text) / _MIB_A_GIB if re.fullmatch(r"\d+(\.\d+)?", text) else None
 
 
 @dataclass(frozen=True)
 class Devices:
-    """The GPUs of one container: all of the host's, or those of these names; no names is none."""
+    """The GPUs of one container: all of the host's, or those with these names, possibly none."""
 
     names: frozenset[str] = frozenset()
     all: bool = False
 
     @classmethod
     def of_config(cls, gpus: str | list[int]) -> Devices:
-        """What `vllm-spark:container.gpus` asks for."""
+        """The GPUs that `vllm-spark:container.gpus` requests."""
         if isinstance(gpus, list):
             return cls(frozenset(map(str, gpus)))
         return cls(all=gpus == "all")
 
     @classmethod
     def of_container(cls, inspected: Mapping[str, Any]) -> Devices:
-        """What `docker inspect` says that a container was given, in any of Docker's ways."""
+        """The GPUs of a container by its `docker inspect`, for every way to request GPUs."""
         host = inspected["HostConfig"]
         names = [name for request in host.get("DeviceRequests") or () for name in _names(request)]
         nodes = [device["PathOnHost"] for device in host.get("Devices") or ()]
@@ -77,7 +77,7 @@ class Devices:
         if nodes and not names:
             names = ["all"]
         if not names and host.get("Runtime") == "nvidia":
-            # NVIDIA's images all set this variable; it means something to NVIDIA's runtime alone.
+            # All of NVIDIA's images set this variable; only NVIDIA's runtime reads it.
             variables = dict(
                 entry.partition("=")[::2] for entry in inspected["Config"]["Env"] or ()
             )
@@ -89,7 +89,7 @@ class Devices:
         return self.all or bool(self.names)
 
     def shares_a_gpu_with(self, other: Devices, gpus: Sequence[Gpu] = ()) -> bool:
-        """Whether both were given one GPU. `gpus` tell which UUID has which index."""
+        """Whether both use the same GPU. `gpus` map UUIDs to indices."""
         if not self or not other:
             return False
         if self.all or other.all:
@@ -99,7 +99,7 @@ class Devices:
 
 
 def _names(request: Mapping[str, Any]) -> list[str]:
-    """The GPUs that one device request names; "all" among them for all."""
+    """The GPUs that one device request names; "all" stands for all GPUs."""
     given = [str(name) for name in request.get("DeviceIDs") or ()]
     if request.get("Driver") == "cdi" or any("/" in name for name in given):
         return [name.partition("=")[2] for name in given if name.startswith("nvidia.com/gpu=")]
@@ -109,7 +109,7 @@ def _names(request: Mapping[str, Any]) -> list[str]:
     if given:
         return given
     count = request.get("Count") or 0
-    # NVIDIA's runtime hands the first ones on.
+    # NVIDIA's runtime passes on the first ones.
     return ["all"] if count < 0 else [str(number) for number in range(count)]
 
 
@@ -120,7 +120,7 @@ def _same(one: str, two: str, indexes: Mapping[str, str]) -> bool:
     plain = re.compile(r"\d+(?::\d+)?")
     if plain.fullmatch(one) and plain.fullmatch(two):
         (gpu, _, part), (other, _, other_part) = one.partition(":"), two.partition(":")
-        # Two parts of one GPU under MIG are apart; a whole GPU holds its parts.
+        # Two MIG parts of one GPU are separate; a whole GPU includes its parts.
         return gpu == other and not (part and other_part)
     same_form = one[:4] == two[:4] and not (plain.fullmatch(one) or plain.fullmatch(two))
     return not same_form or one.startswith(two) or two.startswith(one)

@@ -1,7 +1,7 @@
-"""Is there memory for the server now? What it will take, beside what the host has to give.
+"""Does the host have enough memory for the server now? Compares its need with what is available.
 
-MemAvailable counts: on a Spark nvidia-smi names no sizes, and MemFree leaves out the page cache,
-which gives way. What cannot be known is `Unmodelled`, with the reason: never zero, never enough.
+MemAvailable counts: on a Spark nvidia-smi reports no sizes, and MemFree leaves out the page cache,
+which the kernel can free. An unknown amount is `Unmodelled` with the reason, never zero or enough.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Meminfo:
 
 
 def read_meminfo(text: str) -> Meminfo:
-    """Read Linux' /proc/meminfo. ValueError if it is something else."""
+    """Read the text of Linux's /proc/meminfo. ValueError if it is something else."""
     kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.M)}
     if not {"MemTotal", "MemAvailable", "MemFree"} <= kib.keys():
         raise ValueError("no MemTotal and MemAvailable in it")
@@ -47,7 +47,7 @@ def read_meminfo(text: str) -> Meminfo:
 
 
 def on_cpu(settings: Settings) -> bool:
-    """Whether the server leaves a GPU alone."""
+    """Whether the server uses no GPU."""
     return settings.image.reference.is_cpu or settings.container.gpus == "none"
 
 
@@ -58,7 +58,7 @@ def memory_needed(settings: Settings) -> float | Unmodelled:
         return plan.requested_gib if isinstance(plan, MemoryPlan) else plan
     if not settings.host.unified:
         return Unmodelled("the GPU has a memory of its own, and it does not say what is free")
-    # vLLM wants its share free at the start, also where a flag makes it take less.
+    # vLLM requires its share to be free at the start, even if a flag makes it take less.
     share = _share(settings.engine, settings.image.version) * settings.host.memory_gib
     return max(share, plan.requested_gib) if isinstance(plan, MemoryPlan) else share
 
@@ -66,7 +66,7 @@ def memory_needed(settings: Settings) -> float | Unmodelled:
 def memory_held(command: Sequence[str], settings: Settings) -> float | Unmodelled:
     """GiB that a vLLM with this command holds on the unified memory of `settings`' host.
 
-    By what it was told, since neither Docker nor nvidia-smi on a Spark tells what a driver holds.
+    It follows from the flags: on a Spark neither Docker nor nvidia-smi reports a driver's memory.
     """
     if not any("vllm" in word or word.startswith("--") for word in command):
         return Unmodelled("it is no vLLM")
@@ -88,8 +88,8 @@ def _share(flags: EngineFlags, version: Version | None) -> float:
 def shortage(
     settings: Settings, needed: float, memory: Meminfo, returned: Mapping[str, float]
 ) -> Problem | None:
-    """Why the memory will not do; `returned`: GiB by the container that gives them back."""
-    # What a crash loop "holds" is no memory that could come back beyond what the host has.
+    """The shortage, if there is one; `returned` maps a container to the GiB that it will free."""
+    # A crash-looping container holds nothing: the sum must not exceed the host's memory.
     there = min(memory.total_gib, memory.available_gib + sum(returned.values()))
     if there >= needed:
         return None
@@ -104,7 +104,7 @@ def shortage(
 def gpu_shortages(
     settings: Settings, gpus: Iterable[Gpu], returned: Mapping[str, float]
 ) -> list[Problem]:
-    """Where a GPU of its own memory has too little free. vLLM wants its share free on each."""
+    """The GPUs with separate memory that have too little free. vLLM needs its share on each."""
     share = _share(settings.engine, settings.image.version)
     return [
         problem
@@ -133,7 +133,7 @@ def _gpu_shortage(
 def machine_misfits(
     settings: Settings, memory: Meminfo | None, gpus: Sequence[Gpu]
 ) -> list[Problem]:
-    """Where the plan was made for another machine than this one, with the key to set."""
+    """Differences between the plan's machine and this one, with the key to set."""
     host, key = settings.host, "vllm-spark:host"
     if gpus and not on_cpu(settings) and gpus[0].is_unified != host.unified:
         has = "shares the host's memory" if gpus[0].is_unified else "has a memory of its own"
@@ -160,12 +160,12 @@ def _given_back(returned: Mapping[str, float]) -> str:
 
 
 _READS_AVAILABLE = Version.parse("0.11.1")
-"""The first release that asks a Spark for available memory; older ones go by what CUDA calls free,
-which leaves out the page cache."""
+"""The first release that reads a Spark's available memory; older ones use CUDA's free memory, which
+leaves out the page cache."""
 
 
 def page_cache_in_the_way(settings: Settings, needed: float, memory: Meminfo) -> str | None:
-    """What to know where there is memory enough, but this vLLM may not see it."""
+    """A hint for enough memory that this vLLM may not count as free."""
     version = settings.image.version
     if on_cpu(settings) or version is None or version >= _READS_AVAILABLE:
         return None
@@ -179,7 +179,7 @@ def page_cache_in_the_way(settings: Settings, needed: float, memory: Meminfo) ->
 
 
 def _smaller(settings: Settings, gib: float) -> str:
-    """Which key to lower to what, so that `gib` are enough."""
+    """The key to lower, and its value, so that `gib` are enough."""
     if on_cpu(settings):
         return "lower vllm-spark:container.environment.VLLM_CPU_KVCACHE_SPACE"
     share = math.floor(100 * gib / settings.host.memory_gib) / 100

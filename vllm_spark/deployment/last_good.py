@@ -1,10 +1,10 @@
 """What a last good deployment is, and the config that deploys it again.
 
-It is everything that made one server answer, together: its settings but their secrets, the image by
-id and digest, the model by its commit. `components/last_good.py` records it in the state once the
-health gate has passed, `vllm-spark rollback` reads it there.
+It is everything that made one server answer: its settings without secrets, the image by id and
+digest, the model by its commit. `components/last_good.py` records it in the state after the health
+gate has passed; `vllm-spark rollback` reads it there.
 
-Secrets are no part of it: a key that was changed should not come back. Going back takes those that
+It contains no secrets, because an old key should not come back. A rollback uses the secrets that
 the config file has now.
 """
 
@@ -25,7 +25,7 @@ RESOURCE = "pulumi-python:dynamic/spark:LastGood"
 
 
 def without_secrets(config: Config) -> dict[str, Any]:
-    """The config's keys of this program as values, less secrets and whatever is encrypted."""
+    """The config's keys of this program as values, without secrets and encrypted values."""
     secret = {f"{NAMESPACE}:{key}" for key in SECRETS}
     return {
         key: as_value(value)
@@ -38,8 +38,8 @@ def without_secrets(config: Config) -> dict[str, Any]:
 class LastGoodDeployment:
     """One deployment of one server that has answered.
 
-    `declared` are its settings as `Settings.declared` gives them, `fetched`
-    identifies the fetch that `commit` came by.
+    `declared` are its settings from `Settings.declared`; `fetched` identifies the fetch that
+    returned `commit`.
     """
 
     server: str
@@ -53,7 +53,7 @@ class LastGoodDeployment:
 
     @classmethod
     def of_state(cls, resources: list[dict[str, Any]]) -> dict[str, Self]:
-        """The records among a state's resources, by server; none where nothing ever answered."""
+        """The records among a state's resources, by server; empty if no server ever answered."""
         records = [one["outputs"] for one in resources if one["type"] == RESOURCE]
         return {
             record["server"]: cls(
@@ -91,8 +91,8 @@ class LastGoodDeployment:
         """The declaration that deploys the same image and commit again.
 
         `image_now` is the id of the image that has the name now, None if none has; `fetched_now`
-        what identifies the last fetch. What still means the same is left as it was written: a pin
-        would be a difference from the config file, and cost a restart when that is put back.
+        identifies the last fetch. A name that still means the same is kept as written: a pin would
+        differ from the config file, and cost a restart once that file is corrected.
         """
         declared, settings = dict(self.declared), self.settings
         if image_now != self.image_id:
@@ -116,10 +116,10 @@ class LastGoodDeployment:
         )
 
     def stack_file(self, given: Config, pinned: Mapping[str, Any]) -> dict[str, Any]:
-        """The config file `given`, with these settings for this server in place of its own.
+        """The config file `given`, with these settings for this server instead of its own.
 
-        RollbackError if the last good server wanted a key of its clients and the file has none:
-        without it whoever reaches the port would be answered.
+        RollbackError if the last good server required an API key and the file has none: without a
+        key, the server would answer anyone who can reach its port.
         """
         config = dict(given.get("config") or {})
         api_key = f"{NAMESPACE}:apiKey"

@@ -1,4 +1,4 @@
-"""What the engine really took, in the memory plan's own words, so that the two can be compared."""
+"""The memory that vLLM really took, by the memory plan's keys, so that the two can be compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # every preview loads this module, and none asks a server or 
 
 
 def actual_of(facts: StartFacts, metrics: ServerMetrics | None) -> dict[str, float]:
-    """GiB and tokens by the keys of `memoryPlan`; only what the log or /metrics told."""
+    """GiB and tokens by the keys of `memoryPlan`; only values that the log or /metrics reported."""
     told = {
         "weightsGiB": facts.weights_gib,
         "activationGiB": facts.peak_activation_gib,
@@ -28,7 +28,7 @@ def actual_of(facts: StartFacts, metrics: ServerMetrics | None) -> dict[str, flo
 
 
 def compared(plan: MemoryPlan | Unmodelled, actual: Mapping[str, float]) -> dict[str, object]:
-    """`actual` with `differencePercent`: how far it is from the plan, positive where it is more."""
+    """`actual` with `differencePercent`, its difference from the plan; positive means more."""
     planned = output_of(plan)
     differences = {}
     for key, amount in actual.items():

@@ -1,7 +1,7 @@
-"""Which repositories of the hub a server reads: the model's, and what its flags name besides.
+"""The repositories of the hub that a server reads: the model's, and others that its flags name.
 
-The server starts offline, so each of them has to be in the cache before. A name counts as one of
-the hub's if it looks like owner/name; anything else is a path in the container.
+The server starts offline, so each of them must be in the cache first. A name counts as a repository
+if it looks like owner/name; anything else is a path in the container.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vllm_spark.flags.argv import FlagValue
 
 @dataclass(frozen=True)
 class Repository:
-    """One to be fetched, at a commit, tag or branch (None: `main`), with its weights or without."""
+    """A repository to fetch, at a commit, tag or branch (None: `main`), with or without weights."""
 
     id: str
     revision: str | None = None
@@ -26,11 +26,11 @@ class Repository:
 
 
 def besides_the_model(settings: Settings) -> list[Repository]:
-    """What the engine's flags make the server read, but for the model's own repository."""
+    """The repositories that the engine flags name, except the model's own."""
     model, flags = settings.model, settings.engine
     own = Repository(model.id, model.revision)
     found = [*_named(flags, own)]
-    # With its weights a repository is complete, and need not be fetched without them as well.
+    # A repository fetched with its weights is complete: no second fetch without them.
     complete = {(one.id, one.revision) for one in (own, *found) if one.weights}
     return [
         one
@@ -48,7 +48,7 @@ def _named(flags: Mapping[str, FlagValue], own: Repository) -> Iterator[Reposito
     tokenizer = flags.get("tokenizer") or own.id
     revision = flags.get("tokenizer-revision")
     if _of_hub(tokenizer) and (tokenizer != own.id or revision is not None):
-        # vLLM takes the model's revision for the tokenizer's where none is given.
+        # Without a tokenizer revision, vLLM uses the model's.
         yield Repository(tokenizer, str(revision) if revision else own.revision, weights=False)
     if _of_hub(config := flags.get("hf-config-path")):
         yield Repository(config, own.revision, weights=False)
@@ -59,7 +59,7 @@ def _of_hub(name: object) -> TypeGuard[str]:
 
 
 def _object(flags: Mapping[str, FlagValue], name: str) -> dict[str, Any]:
-    """A JSON flag, given whole or by its parts (`speculative-config.model`)."""
+    """A JSON flag, given as a whole or in parts (`speculative-config.model`)."""
     whole = flags.get(name)
     parts = {
         flag.removeprefix(f"{name}."): value
@@ -70,7 +70,7 @@ def _object(flags: Mapping[str, FlagValue], name: str) -> dict[str, Any]:
 
 
 def _adapters(modules: FlagValue) -> Iterator[str]:
-    """Of `--lora-modules`, each NAME=PATH or {"name": ..., "path": ...}, the paths on the hub."""
+    """The hub's paths in `--lora-modules`, each NAME=PATH or {"name": ..., "path": ...}."""
     for module in modules if isinstance(modules, list) else [modules]:
         if isinstance(module, str) and module.startswith("{"):
             module = json.loads(module)

@@ -1,6 +1,6 @@
-"""All that can be said of a stack before it is deployed: does it fit, and what looks doubtful.
+"""Reviews a stack before it is deployed: does it fit, and what looks doubtful?
 
-Parsing reads a config, and says what has the wrong form; here flags, model and host are judged.
+The parser of the config checks form; this module checks flags, model and host together.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from vllm_spark.problems import Problem, Unmodelled
 
 @dataclass(frozen=True)
 class Review:
-    """The memory plan, and what a person should know before going on."""
+    """The memory plan, and the warnings."""
 
     plan: MemoryPlan | Unmodelled
     warnings: tuple[Problem, ...]
 
 
 def read(config: Mapping[str, object], secret_keys: frozenset[str]) -> Settings:
-    """`Settings.parse`; where that fails, its ConfigError also says what is wrong with the flags.
+    """`Settings.parse`; if it fails, its ConfigError also lists the errors in the flags.
 
-    So that somebody who has a mistake in every part of a config corrects all of them at once.
+    So one error lists the mistakes in all parts of a config.
     """
     try:
         return Settings.parse(config, secret_keys)
@@ -57,7 +57,7 @@ def read(config: Mapping[str, object], secret_keys: frozenset[str]) -> Settings:
 
 
 def review(settings: Settings, *, has_key: bool | None = None) -> Review:
-    """Plan the stack. `has_key`: whether clients need an API key; as in the settings if None.
+    """Plan the stack. `has_key`: whether clients need an API key; None: as in the settings.
 
     ConfigError for flags that vLLM would refuse, and for a plan that does not fit, unless
     `host.allowMisfit` is set.
@@ -77,7 +77,7 @@ def review(settings: Settings, *, has_key: bool | None = None) -> Review:
 
 
 def _exposed(endpoint: Endpoint) -> list[Problem]:
-    """That a server without a key can be reached from other machines."""
+    """The problem of a server without an API key that other machines can reach."""
     if endpoint.open or not endpoint.is_reachable_from_elsewhere:
         return []
     return [
@@ -93,7 +93,7 @@ def _exposed(endpoint: Endpoint) -> list[Problem]:
 def plan_of(settings: Settings) -> MemoryPlan | Unmodelled:
     """The stack's memory plan, whether it fits or not. ConfigError for impossible numbers."""
     cpu_gib = None
-    if settings.image.reference.is_cpu:  # elsewhere the variable means nothing
+    if settings.image.reference.is_cpu:  # other images ignore the variable
         cpu_gib = cpu_kv_cache_gib(settings.container.environment)
         if cpu_gib is None:
             return Unmodelled(
@@ -107,7 +107,7 @@ def plan_of(settings: Settings) -> MemoryPlan | Unmodelled:
 
 
 def misfits_of(settings: Settings) -> list[Problem]:
-    """What cannot work with the model, by what is known of it now: its weights may just have come.
+    """Conflicts with the model, by its files in the cache now, which may have just been fetched.
 
     ConfigError for impossible numbers.
     """
@@ -145,7 +145,7 @@ AnySection = TypeVar("AnySection")
 
 
 def _section(type_: type[AnySection], config: Mapping[str, Any], key: str) -> AnySection | None:
-    """One part of the config by itself; None if it is missing or wrong, as is said elsewhere."""
+    """One part of the config by itself; None if it is missing or wrong (reported elsewhere)."""
     try:
         return TypeAdapter(type_).validate_python(as_value(config.get(key)))
     except ValueError:

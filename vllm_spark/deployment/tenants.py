@@ -1,7 +1,7 @@
-"""Who else is on the GPU? Told from what `docker inspect` says of the other containers.
+"""Finds the other containers on the GPU, from their `docker inspect`.
 
-One big model fills a Spark, and a second server on it fails after minutes, or takes the first one
-down with it. What a process outside of Docker holds shows only as memory that is not available.
+One big model fills a Spark: a second server fails after minutes, or takes the first one down with
+it. A process outside of Docker shows only as memory that is not available.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vllm_spark.deployment.gpus import Devices
 from vllm_spark.problems import Problem
 
 CHECK_LABEL = "vllm-spark.check"
-"""On the containers in which an image is asked something: they end by themselves."""
+"""The label of containers that check an image: they end by themselves."""
 
 STACK_LABEL = "vllm-spark.stack"
 SERVER_LABEL = "vllm-spark.server"
@@ -27,9 +27,9 @@ COMMIT_LABEL = "vllm-spark.commit"
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose a container is. `state_id` is a random id that the stack's state keeps.
+    """The owner of a container. `state_id` is a random id in the stack's state.
 
-    Two checkouts may have stacks of one name; only the id in the state tells them apart.
+    Two checkouts may have stacks of the same name; only this id tells them apart.
     """
 
     project: str
@@ -39,7 +39,7 @@ class Identity:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels that say it, on every container of the server."""
+        """The labels that identify the owner, on every container of the server."""
         return {
             "vllm-spark.project": self.project,
             STACK_LABEL: self.stack,
@@ -48,12 +48,12 @@ class Identity:
         }
 
     def owns(self, inspected: Mapping[str, Any]) -> bool:
-        """Whether this server, of this very state, made the container."""
+        """Whether this server, of this state, created the container."""
         found = inspected["Config"]["Labels"] or {}
         return all(found.get(label) == value for label, value in self.labels.items())
 
     def declared_beside(self, inspected: Mapping[str, Any]) -> bool:
-        """Whether the container is another server of the same program: both are wanted."""
+        """Whether the container is another server of the same program, which should run too."""
         found = inspected["Config"]["Labels"] or {}
         shared = {label: value for label, value in self.labels.items() if label != SERVER_LABEL}
         return all(found.get(label) == value for label, value in shared.items())
@@ -61,12 +61,12 @@ class Identity:
 
 @dataclass(frozen=True)
 class Tenant:
-    """A running container that was given a GPU."""
+    """A running container that uses a GPU."""
 
     name: str
     image: str
     owner: str
-    """Who made it, as the end of a sentence; empty if its labels do not tell."""
+    """Its creator, as the end of a sentence; empty if its labels do not name one."""
     restarts_always: bool
     command: tuple[str, ...]
 
@@ -75,7 +75,7 @@ class Tenant:
 
 
 def tenant(inspected: Mapping[str, Any]) -> Tenant:
-    """A container's inspection, as far as it concerns others."""
+    """The tenant that a container's inspection describes."""
     config = inspected["Config"]
     return Tenant(
         name=inspected["Name"].removeprefix("/"),
@@ -96,7 +96,7 @@ def _owner(labels: Mapping[str, str]) -> str:
 
 
 def foreign(inspected: Mapping[str, Any], identity: Identity) -> Problem | None:
-    """That a container under the server's own name was not made by this stack."""
+    """The problem of a container with the server's name that this stack did not create."""
     if identity.owns(inspected):
         return None
     found = tenant(inspected)
@@ -109,21 +109,21 @@ def foreign(inspected: Mapping[str, Any], identity: Identity) -> Problem | None:
 
 
 def devices_of(inspected: Mapping[str, Any]) -> Devices:
-    """The GPUs that a container was given to keep; none for a check of an image, which ends."""
+    """The GPUs that a container keeps; none for an image check, which ends by itself."""
     if CHECK_LABEL in (inspected["Config"]["Labels"] or {}):
         return Devices()
     return Devices.of_container(inspected)
 
 
 def looks_like_a_server(inspected: Mapping[str, Any]) -> bool:
-    """Whether a container seems meant to stay: it publishes ports, restarts, or runs vLLM."""
+    """Whether a container is meant to keep running: it publishes ports, restarts, or runs vLLM."""
     host, found = inspected["HostConfig"], tenant(inspected)
     restarts = host["RestartPolicy"]["Name"] not in ("", "no")
     return bool(host.get("PortBindings")) or restarts or "vllm" in " ".join(found.command)
 
 
 def in_the_way(tenants: list[Tenant]) -> list[Problem]:
-    """That somebody else is on the GPU, a problem each."""
+    """A problem for each other container on the GPU."""
     return [
         Problem(
             "GPU",

@@ -1,9 +1,9 @@
-"""The one way to a Docker daemon: which one it is, who says so, and a client of it.
+"""The one way to a Docker daemon: its address, which setting chose it, and a client.
 
 The daemon is found as the docker CLI finds it: DOCKER_HOST, then DOCKER_CONTEXT, then the context
-in use (rootless Docker makes one), then the default socket. Every part of this project resolves
+in use (rootless Docker makes one), then the default socket. Every part of this project resolves it
 here, so that the gate, the preflight, the commands and the Pulumi provider cannot talk to different
-daemons; the docker CLI, run as a child, comes to the same answer by itself.
+daemons. The docker CLI, run as a child process, finds the same daemon by itself.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from vllm_spark.errors import DockerRefused, DockerUnavailable
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 ANSWER_SECONDS = 60.0
-"""The limit of one read of an answer."""
+"""The time limit of one read from the daemon."""
 
 UNANSWERED = (DockerException, RequestException, DockerUnavailable)
-"""What a question to the daemon may raise. Once connected, docker-py lets the errors of requests
-through."""
+"""The exceptions of a request to the daemon. After it has connected, docker-py does not wrap the
+exceptions of the `requests` library."""
 
 
 @dataclass(frozen=True)
 class Daemon:
-    """Where a daemon is. `source` completes the sentence "... says so": DOCKER_HOST, say."""
+    """The address of a daemon, and `source`, the setting that chose it, such as DOCKER_HOST."""
 
     address: str
     source: str
     context: str | None = None
-    """The name of the Docker context that decides, None where no context does."""
+    """The name of the Docker context that chose the daemon; None if no context did."""
     tls: TLSConfig | None = None
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Daemon:
         return self.address.startswith("unix://")
 
     def connect(self, timeout: float = ANSWER_SECONDS) -> docker.DockerClient:
-        """A client, once the daemon has told its version. Raises `UNANSWERED`."""
+        """A client, after the daemon has reported its version. Raises `UNANSWERED`."""
         return docker.DockerClient(
             base_url=self.address,
             tls=self.tls or False,
@@ -85,7 +85,7 @@ def _config_folder() -> Path:
 
 
 def _context_in_use() -> str:
-    """The context that `docker context use` chose. A config that cannot be read chooses none."""
+    """The context that `docker context use` chose; none if the config cannot be read."""
     try:
         config = json.loads((_config_folder() / "config.json").read_text())
         return str(config.get("currentContext") or "default")
@@ -96,8 +96,8 @@ def _context_in_use() -> str:
 def _of_context(name: str) -> Daemon:
     """The daemon of a context. DockerUnavailable if the context is missing or broken.
 
-    Read here, because docker-py looks for contexts beside config.json only, and there need not be
-    one. The layout is that of docker/cli, cli/context/store.
+    It is read here because docker-py finds contexts only if there is a config.json. The layout is
+    that of docker/cli, cli/context/store.
     """
     hashed = hashlib.sha256(name.encode()).hexdigest()
     folder = _config_folder() / "contexts"
@@ -150,7 +150,7 @@ def docker_errors() -> Iterator[None]:
 
 
 def root_cause(error: BaseException) -> str:
-    """What the operating system said, at the end of the chain of wrappers around it."""
+    """The operating system's message, from the end of the chain of exceptions."""
     text = str(error)
     cause: BaseException | None = error
     while cause is not None:

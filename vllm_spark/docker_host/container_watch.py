@@ -1,4 +1,4 @@
-"""The health gate's eye on one container: its state, and its log as it is written."""
+"""Watches one container for the health gate: its state, and its log as it is written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vllm_spark.gate.watch import ContainerState, CouldNotAsk, Gone
 
 
 class ContainerWatch:
-    """Asks after one container; `follow` has its log read, once, in a thread."""
+    """Watches one container; `follow` starts a thread that reads its log once."""
 
     def __init__(self, container_id: str) -> None:
         self._id = container_id
@@ -31,7 +31,7 @@ class ContainerWatch:
         self._unreadable: str | None = None
 
     def state(self) -> ContainerState | Gone | CouldNotAsk:
-        """What `docker inspect` says of the container now."""
+        """The container's state now, from `docker inspect`."""
         state = _state(self._client, self._id)
         if isinstance(state, ContainerState):
             self._start = self._start or state.start
@@ -40,8 +40,8 @@ class ContainerWatch:
     def start_again(self) -> bool:
         """Start a container that does not run, as after a failed gate. Returns True if it did.
 
-        Without a refresh Pulumi believes that it runs. Whether it was stopped or ended by itself
-        does not matter: the gate judges the start that it makes here.
+        Without a refresh Pulumi assumes that it runs. It does not matter whether the container was
+        stopped or ended by itself: the gate judges the start made here.
         """
         with suppress(*UNANSWERED):
             found: dict[str, Any] = self._client().inspect_container(self._id)
@@ -51,10 +51,10 @@ class ContainerWatch:
         return False
 
     def end_of(self, start: str) -> ContainerState | None:
-        """How that start ended, of a container that runs again; None if Docker does not say.
+        """How that start ended, for a container that was started again; None if it is not known.
 
-        `docker inspect` knows the present start only; Docker keeps its last 256 events. docker-py
-        reads events without a limit of its own, so this is a thread that is given up.
+        `docker inspect` knows only the current start, but Docker keeps its last 256 events.
+        docker-py reads events without a time limit, so a thread reads them and may be abandoned.
         """
         found: list[ContainerState] = []
         reader = threading.Thread(target=self._find_end, args=(start, found), daemon=True)
@@ -79,7 +79,7 @@ class ContainerWatch:
                 oom_killed = True
 
     def follow(self) -> None:
-        """Begin to read the log of the container's present start."""
+        """Begin to read the log of the container's current start."""
         threading.Thread(target=self._follow, daemon=True).start()
 
     def lines(self) -> list[str]:
@@ -99,22 +99,22 @@ class ContainerWatch:
             return self._ended
 
     def wait(self, seconds: float) -> None:
-        """Return when a line comes, the log ends or `wake` is called; after `seconds` at most."""
+        """Return when a line comes, the log ends, `wake` is called or `seconds` have passed."""
         with self._changed:
             self._changed.wait_for(lambda: self._stirred, seconds)
             self._stirred = False
 
     def wake(self) -> None:
-        """End the present or else the next `wait`; for other threads."""
+        """End the current `wait`, or else the next one. Other threads call this."""
         with self._changed:
             self._stir()
 
     def stop(self) -> str:
-        """Stop the container and keep it. What became of it, as the end of a sentence."""
+        """Stop the container and keep it. Returns the result as the end of a sentence."""
         state = self.state()
         same = isinstance(state, ContainerState) and state.running and state.start == self._start
-        # What Docker has started again meanwhile has nothing to end in order, and would not hear
-        # SIGTERM: a container's first process ignores it until it has a handler.
+        # A container that Docker has just started again has nothing to shut down, and ignores
+        # SIGTERM: its first process has no handler yet.
         grace = STOP_SECONDS if same else 0
         try:
             self._client().stop(self._id, timeout=grace)
@@ -132,7 +132,7 @@ class ContainerWatch:
         self._changed.notify_all()
 
     def _follow(self) -> None:
-        # A client of its own: requests does not promise one session to two threads.
+        # A separate client: a session of `requests` is not guaranteed to be thread-safe.
         client, since = _client(), 0.0
         while True:
             state = _state(client, self._id)
@@ -143,7 +143,7 @@ class ContainerWatch:
                     with self._changed:
                         self._unreadable = str(error.explanation or error)
                         self._stir()
-                    return  # it is not for lack of a daemon, and stays so
+                    return  # the daemon answers, so another attempt would fail as well
                 since = time.time()
             with self._changed:
                 self._ended = True
@@ -151,11 +151,11 @@ class ContainerWatch:
             over = isinstance(state, ContainerState) and not state.running
             if over or isinstance(state, Gone):
                 return
-            # The stream ends with the container, and also with the Docker daemon.
+            # The stream ends when the container ends, and also when the Docker daemon does.
             time.sleep(RECONNECT_SECONDS)
 
     def _read_log(self, client: Client, since: float) -> None:
-        """Read until the stream ends. APIError where the daemon refuses, as for lack of a log."""
+        """Read until the stream ends. APIError if the daemon refuses, as without a log."""
         try:
             log = client().logs(self._id, stream=True, follow=True, since=since)
             for line in _lines_of(log):
@@ -164,7 +164,7 @@ class ContainerWatch:
                     self._lines.append(line)
                     self._stir()
         except APIError as error:
-            # A container that is gone meanwhile is seen by its state.
+            # If the container was removed in the meantime, its state shows that.
             if error.response is not None and error.response.status_code == 404:
                 return
             raise
@@ -208,14 +208,14 @@ def _state(client: Client, container_id: str) -> ContainerState | Gone | CouldNo
 RECONNECT_SECONDS = 0.5
 EVENTS_SECONDS = 5.0
 STOP_SECONDS = 10
-"""What a failed server gets to end by itself. vLLM frees the GPU at once, and then waits for its
-clients without end; while its engine starts it may not hear SIGTERM at all."""
+"""The grace period of a failed server. vLLM frees the GPU at once and then waits for its clients
+without a limit; while EngineCore starts, it may ignore SIGTERM."""
 
 KILLED = 137
 
 
 def _lines_of(chunks: Iterator[bytes]) -> Iterator[str]:
-    """Whole lines, those of progress bars too, which end in a carriage return."""
+    """Whole lines, including those of progress bars, which end in a carriage return."""
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")

@@ -1,4 +1,4 @@
-"""Asks Docker about a server's container, and says where it differs from its declaration."""
+"""Inspects a server's container, and reports where it differs from its declaration."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vllm_spark.deployment.drift import drift_of
 from vllm_spark.docker_host.connection import UNANSWERED, connect
 
 STARTED_AT_ONCE = timedelta(seconds=60)
-"""From a container's creation to its start; what starts later was started by somebody, by a
-reboot, or by Docker."""
+"""The longest time from a container's creation to its first start. A later start was made by a
+person, a reboot or Docker."""
 
 
 def drift_lines(
     client: Any, settings: Settings, variables: Collection[str], container: dict[str, Any]
 ) -> list[str]:
-    """A line for each difference, as in `drift_of`. Raises what docker-py raises."""
+    """A line for each difference, as in `drift_of`. Raises docker-py's exceptions."""
     made_from = client.api.inspect_image(container["Image"])
     try:
         image_id = client.api.inspect_image(settings.image.name)["Id"]
@@ -34,7 +34,7 @@ def drift_lines(
 
 
 def as_declared(name: str, settings: Settings, variables: Collection[str]) -> bool:
-    """Whether the container is there, and runs if it should; what differs is printed by name.
+    """Whether the container exists, and runs if it should. Prints each difference by name.
 
     False as well if Docker could not be asked.
     """

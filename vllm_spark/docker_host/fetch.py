@@ -1,8 +1,8 @@
-"""Fetches a repository of the hub into the cache, in a container that ends when nobody waits.
+"""Fetches a repository of the hub into the cache, in a container that ends with its command.
 
-A run that was killed may leave its container behind, downloading. The next fetch of the same server
-removes it, and so does the removal of the stack; what it has fetched stays, and is not fetched
-again.
+A killed command may leave its container behind, still downloading. The next fetch of the same
+server removes that container, and so does the removal of the stack. The downloaded files stay and
+are not fetched again.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from vllm_spark.errors import FetchError
 from vllm_spark.in_image import script
 
 LABEL = "vllm-spark.fetch"
-"""On the containers that fetch; its value is the repository."""
+"""The label of containers that fetch; its value is the repository."""
 
 LIMIT_SECONDS = 12 * 3600.0
-"""A model of 700 GB over 16 MB/s. The script itself gives up when nothing arrives any more."""
+"""Enough for 700 GB at 16 MB/s. The script itself gives up earlier if no data arrives."""
 
 _LAST_LINES = 4
 
@@ -43,9 +43,9 @@ class Fetch:
     environment: Mapping[str, str]
 
     def run(self, interrupted: threading.Event) -> str:
-        """The commit that is in the cache now. Progress is printed, a line at a time.
+        """Fetch, and return the commit that is now in the cache. Prints progress line by line.
 
-        FetchError says why it is not, DockerError a daemon that does not do its part.
+        FetchError if the fetch fails, DockerError if the daemon does.
         """
         with docker_errors():
             self.stop()
@@ -78,12 +78,12 @@ class Fetch:
         return commit.rpartition("\n")[2]
 
     def stop(self) -> None:
-        """Remove the container of a fetch that nobody waits for any more."""
+        """Remove the container that an earlier, killed fetch left behind."""
         api = connect().api
         labels = {**self.identity.labels, LABEL: self.repository.id}
         filters = {"label": [f"{name}={value}" for name, value in labels.items()]}
         for left in api.containers(all=True, filters=filters):
-            with suppress(APIError):  # it has ended meanwhile
+            with suppress(APIError):  # it has ended in the meantime
                 api.remove_container(left["Id"], force=True)
 
     @property

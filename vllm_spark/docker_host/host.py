@@ -1,6 +1,6 @@
-"""What the Docker host says of itself: its containers, its memory, its ports.
+"""Reads the Docker host's state: its containers, its memory, its ports.
 
-All through the daemon, which may be on another machine than the one that runs Pulumi.
+Everything goes through the daemon, which may be on another machine than Pulumi.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ MEMORY_SECONDS = 60.0
 
 
 class DockerHost:
-    """The host of the daemon, asked about all but the container `name`, which is ours.
+    """The host of the Docker daemon, as seen by one server; `name` is that server's container.
 
-    `image` is one that the host has; a container of it reads the memory of a remote host.
-    Raises DockerUnavailable, and what docker-py raises.
+    `image` is an image on that host; a container of it reads the memory of a remote host.
+    Raises DockerUnavailable, and docker-py's exceptions.
     """
 
     def __init__(self, name: str, image: str) -> None:
@@ -54,17 +54,17 @@ class DockerHost:
         try:
             found: dict[str, Any] = self.client.api.inspect_container(container)
         except NotFound:
-            return None  # ended meanwhile
+            return None  # ended in the meantime
         return found
 
     def memory(self, interrupted: threading.Event) -> Meminfo:
-        """Its memory now. ValueError if the host is no Linux that says so, or takes too long.
+        """The host's memory now. ValueError if it is not a Linux that reports it, or times out.
 
         Interrupted as soon as `interrupted` is set.
         """
         text = self._meminfo_here()
         if text is None:
-            # A container's /proc/meminfo is its host's.
+            # /proc/meminfo in a container shows the host's memory.
             shot = OneShot(
                 self._image,
                 "print(open('/proc/meminfo').read())",
@@ -78,7 +78,7 @@ class DockerHost:
         return read_meminfo(text)
 
     def _meminfo_here(self) -> str | None:
-        """This machine's, if the daemon runs on it: then both see the same memory."""
+        """This machine's memory, if the daemon runs here: then both see the same memory."""
         try:
             text = MEMINFO.read_text()
             seen = read_meminfo(text).total_gib
@@ -93,11 +93,11 @@ class DockerHost:
         gpus: Sequence[Gpu] = (),
         holders: frozenset[int] | None = None,
     ) -> list[Tenant]:
-        """The servers that were given a GPU of ours, but for those that may share it.
+        """The servers that have one of our GPUs, except those that may share it.
 
-        Those are the ones in `gpu.alongside`, and the other servers of the same program. `gpus`
-        tell which UUID has which index; `holders` are the processes on a GPU, by which a container
-        that has none open is told from a server. Asked anew, so that what has ended is gone.
+        A server may share it if it is in `gpu.alongside` or belongs to the same program. `gpus` map
+        UUIDs to indices. `holders` are the processes on a GPU; a container without any is no
+        server. Each call asks Docker again, so containers that have ended do not appear.
         """
         wanted = Devices.of_config(settings.container.gpus)
         found = [
@@ -110,7 +110,7 @@ class DockerHost:
         return [other for other in found if other.name not in settings.gpu.alongside]
 
     def _running(self) -> list[dict[str, Any]]:
-        """The inspections of the running containers but ours."""
+        """The inspections of all running containers except ours."""
         listed = (self._inspected(one["Id"]) for one in self.client.api.containers())
         return [
             found
@@ -119,7 +119,7 @@ class DockerHost:
         ]
 
     def _holds_a_gpu(self, inspected: dict[str, Any], holders: frozenset[int] | None) -> bool:
-        """Whether a process of the container is on a GPU; True where that is not known."""
+        """Whether a process of the container uses a GPU; True if that is not known."""
         if holders is None:
             return True
         try:
@@ -130,7 +130,7 @@ class DockerHost:
         return any(int(process[column]) in holders for process in top["Processes"])
 
     def returned(self, settings: Settings, stopped: list[Tenant]) -> dict[str, float | Unmodelled]:
-        """GiB that our old container, and those which are stopped for us, will give back."""
+        """GiB that our old container, and containers stopped for ours, will free."""
         names = {other.name for other in stopped}
         leaving = [other for other in self._running() if tenant(other).name in names]
         if self.ours is not None and self.ours["State"]["Running"]:
@@ -139,7 +139,7 @@ class DockerHost:
 
     def _held(self, inspected: dict[str, Any], settings: Settings) -> float | Unmodelled:
         if inspected["State"]["Restarting"]:
-            return 0.0  # between two starts: no process holds anything
+            return 0.0  # between two starts: no process holds memory
         found = tenant(inspected)
         if devices_of(inspected) and "cpu" not in found.image:
             return memory_held(found.command, settings)
@@ -148,12 +148,12 @@ class DockerHost:
         except DockerException as error:
             return Unmodelled(str(error))
         stats = seen.get("stats", {})
-        # Page cache is available already. Docker's own `stats` subtracts the same; by cgroup 1, 2.
+        # Page cache already counts as available. `docker stats` subtracts it too; cgroup 1, then 2.
         cached = stats.get("total_inactive_file", stats.get("inactive_file", 0))
         return max(0.0, float(seen.get("usage", 0) - cached) / GIB)
 
     def port_problem(self, endpoint: Endpoint, stopped: list[Tenant]) -> Problem | None:
-        """Who else holds the server's port; those who are `stopped` first do not count."""
+        """What else holds the server's port; containers in `stopped` do not count."""
         leaving = [self._name, *(other.name for other in stopped)]
         here = self._meminfo_here() is not None
         return port_problem(self.client.api.containers(), endpoint, leaving, try_here=here)

@@ -1,4 +1,4 @@
-"""Asks the image itself, serving nothing: does its vLLM take the flags, does it see a GPU?"""
+"""Checks in the image itself, without serving: does its vLLM accept the flags, is a GPU visible?"""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from vllm_spark.problems import Problem
 
 SCRIPT = script("check_start")
 PATIENCE_SECONDS = 600
-"""vLLM's import is long and silent."""
+"""Importing vLLM takes long and prints nothing."""
 
 
 @dataclass(frozen=True)
 class ImageAnswer:
-    """What the image said. `unknown` tells what could not be found out, for a person."""
+    """The result of the check. `unknown` says, for the user, what could not be checked."""
 
     problems: tuple[Problem, ...] = ()
     unknown: str = ""
     gpus: tuple[Gpu, ...] = ()
-    """The GPUs that a container of the image sees; empty where nvidia-smi does not say."""
+    """The GPUs that a container of the image sees; empty if nvidia-smi does not report them."""
     holders: frozenset[int] | None = None
     """The processes of the host that use a GPU; None if that is not known."""
 
 
 def flags_key(settings: Settings, image_id: str) -> str:
-    """The same for the same flags and the same image, so that both need checking only once."""
+    """A key for these flags in this image, so that they are checked only once."""
     environment = sorted(settings.container.environment.items())
     asked = [image_id, server_arguments(settings), environment, settings.model.id, SCRIPT]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
@@ -47,9 +47,9 @@ def flags_key(settings: Settings, image_id: str) -> str:
 def ask_image(
     settings: Settings, interrupted: threading.Event, *, about_flags: bool
 ) -> ImageAnswer:
-    """Ask about the GPU, if one is configured and the image can use it, and about the flags.
+    """Check the flags, and the GPU if one is configured and the image can use it.
 
-    Interrupted as soon as `interrupted` is set; nothing is left behind.
+    Interrupted as soon as `interrupted` is set; the container is always removed.
     """
     about_gpu = not on_cpu(settings)
     if not about_gpu and not about_flags:
@@ -62,7 +62,7 @@ def ask_image(
         arguments=[question],
         labels={CHECK_LABEL: "yes"},
         environment={**settings.container.environment, "HF_HUB_OFFLINE": "1"},
-        # Some flags name files there. Nothing is written, and nothing asked of the network.
+        # Some flags name files in the cache. The check writes nothing and needs no network.
         volumes=[(settings.cache.source, CACHE_PATH, "ro")],
         gpus=settings.container.gpus if about_gpu else None,
         host_pids=about_gpu,

@@ -1,4 +1,4 @@
-"""Why did the last start of a container end? From its log and from what Docker knows of its end."""
+"""Finds out why a container's last start ended, from its log and Docker's state."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from vllm_spark.diagnosis.verdict import Diagnosis, diagnose
 
 LINES = 5000
-"""What is read of a log; a start of vLLM prints some hundreds."""
+"""The number of log lines to read; a start of vLLM prints some hundreds."""
 
 
 def why_it_ended(client: Any, container: dict[str, Any]) -> Diagnosis | None:
-    """The verdict on the last start that has ended; None if no start has.
+    """The verdict on the last start that has ended; None if no start has ended.
 
-    `container` is its inspection. Of a container that Docker has started again, the start before.
-    Raises what docker-py raises.
+    `container` is its inspection. If Docker has started it again, this is the start before.
+    Raises docker-py's exceptions.
     """
     state = container["State"]
     if state["Running"] and not container["RestartCount"]:

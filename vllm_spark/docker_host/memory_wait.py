@@ -1,7 +1,7 @@
-"""The moment between two servers: the old container is gone, the new one is not created yet.
+"""Waits between two servers: the old container is gone, the new one is not created yet.
 
-What the old server held comes back some seconds after its container is gone, and a vLLM that starts
-earlier finds too little memory free and ends.
+The old server's memory becomes free some seconds after its container is gone. A vLLM that starts
+earlier finds too little free memory and exits.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ WAIT_SECONDS = 120.0
 PROGRESS_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
 RISE_GIB, SETTLED_SECONDS = 0.5, 5.0
-"""With `allowMisfit`, the wait goes on as long as this much more is freed within this time."""
+"""If `allowMisfit` is set, keep waiting as long as this much more is freed within this time."""
 
 Say = Callable[[str], None]
 
 
 def make_room(name: str, identity: Identity, settings: Settings, say: Say) -> None:
-    """Return when the container `name` can be created. PreflightError if it never can.
+    """Return when the container `name` can be created. PreflightError if it cannot.
 
-    `say` gets a line of progress at a time. DockerError if the daemon does not answer.
+    Each call of `say` reports one line of progress. DockerError if the daemon does not answer.
     """
     with docker_errors():
         _clear_name(name, identity, say)
@@ -48,7 +48,7 @@ def make_room(name: str, identity: Identity, settings: Settings, say: Say) -> No
 
 
 def _clear_name(name: str, identity: Identity, say: Say) -> None:
-    """Remove what an interrupted run of this stack has left under the name, unless it runs."""
+    """Remove a container of this name that an interrupted run left behind, unless it runs."""
     client = connect()
     try:
         found = client.api.inspect_container(name)
@@ -67,7 +67,7 @@ def _clear_name(name: str, identity: Identity, say: Say) -> None:
 
 
 def _wait_for_memory(name: str, settings: Settings, say: Say) -> None:
-    """Return when the server has what it needs. PreflightError if that takes too long."""
+    """Return when the server has enough memory. PreflightError if that takes too long."""
     host = DockerHost(name, settings.image.name)
     began = told = rose = time.monotonic()
     most = 0.0
@@ -94,18 +94,18 @@ def _wait_for_memory(name: str, settings: Settings, say: Say) -> None:
 
 
 def _lack(host: DockerHost, settings: Settings, say: Say) -> tuple[Problem, float] | None:
-    """What is still missing, and the GiB that are free; None where nothing is, or nobody knows."""
+    """The shortage, and the GiB that are free; None if there is none, or if it is not known."""
     needed = memory_needed(settings)
     if isinstance(needed, Unmodelled):
         if on_cpu(settings):
-            return None  # the preflight has said so
+            return None  # the preflight has reported it
         gpus = ask_image(settings, threading.Event(), about_flags=False).gpus
         short = next(iter(gpu_shortages(settings, gpus, {})), None)
         return None if short is None else (short, sum(gpu.free_gib or 0.0 for gpu in gpus))
     try:
         memory = host.memory(threading.Event())
     except (ValueError, APIError):
-        return None  # the host does not tell, and the preflight has said so
+        return None  # the host does not report its memory; the preflight has said so
     problem = shortage(settings, needed, memory, {})
     if problem is None and (doubt := page_cache_in_the_way(settings, needed, memory)) is not None:
         say(doubt)

@@ -1,7 +1,7 @@
-"""Runs one command in a container of an image, and leaves nothing behind, however it ends.
+"""Runs one command in a container of an image, and always removes the container.
 
-The image check, the fetch of weights and the look into a cache all work so: what they need (vLLM,
-the hub's client, the mounted cache) is in the image, and the daemon may be on another machine.
+The image check, the fetch of weights and the listing of a cache work this way: they need vLLM, the
+hub's client or the mounted cache, and the daemon may be on another machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GONE_SECONDS = 10
 class OneShot:
     """A Python program for an image. `volumes` are source, path and mode (`rw` or `ro`).
 
-    `gpus` are None, "all" or device numbers. `labels` tell the container from servers.
+    `gpus` is None, "all" or device numbers. `labels` distinguish the container from servers.
     """
 
     image: str
@@ -40,7 +40,7 @@ class OneShot:
     gpus: str | list[int] | None = None
     network: bool = False
     host_pids: bool = False
-    """Whether it sees the host's processes, as nvidia-smi must to name those on a GPU."""
+    """Whether it sees the host's processes; nvidia-smi needs that to list those on a GPU."""
 
     def run(
         self,
@@ -50,9 +50,9 @@ class OneShot:
         limit_seconds: float,
         report: Callable[[str], None] = lambda _line: None,
     ) -> str:
-        """What it printed on standard output; each line of standard error goes to `report`.
+        """Run it; returns its standard output, passes each line of standard error to `report`.
 
-        Interrupted as soon as that is set, TimeoutError after the limit, APIError where the
+        Interrupted as soon as `interrupted` is set, TimeoutError after the limit, APIError if the
         container cannot be started.
         """
         container: Any = client.containers.create(
@@ -65,7 +65,7 @@ class OneShot:
             network_mode="bridge" if self.network else "none",
             labels=dict(self.labels),
             device_requests=None if self.gpus is None else [_request(self.gpus)],
-            # By the daemon, which outlives a Pulumi that is killed meanwhile.
+            # The daemon removes it, because it outlives a Pulumi that is killed.
             auto_remove=True,
         )
         try:
@@ -74,7 +74,7 @@ class OneShot:
             reader = threading.Thread(target=_read, args=(output, said, report), daemon=True)
             container.start()
             reader.start()
-            # docker-py waits for a silent stream without end, whatever its own timeout.
+            # docker-py waits for a silent stream without end, despite its timeout.
             over = time.monotonic() + limit_seconds
             while reader.is_alive():
                 reader.join(LOOK_SECONDS)
@@ -83,7 +83,7 @@ class OneShot:
                 if time.monotonic() > over:
                     raise TimeoutError
         except BaseException:
-            with suppress(*UNANSWERED):  # what ended it matters more
+            with suppress(*UNANSWERED):  # the first error matters more
                 _remove(container)
             raise
         _remove(container)
@@ -91,16 +91,16 @@ class OneShot:
 
 
 def _remove(container: Any) -> None:
-    with suppress(APIError):  # it is gone, or on its way
+    with suppress(APIError):  # it is gone, or is being removed
         container.remove(force=True)
     with suppress(*UNANSWERED):  # until then its volumes cannot be removed
         container.wait(condition="removed", timeout=GONE_SECONDS)
 
 
 def _read(output: Any, said: list[bytes], report: Callable[[str], None]) -> None:
-    """Collect standard output; hand each whole line of standard error on."""
+    """Collect standard output; pass each whole line of standard error to `report`."""
     rest = b""
-    with suppress(OSError, *UNANSWERED):  # Docker went away, and does not answer below either
+    with suppress(OSError, *UNANSWERED):  # without Docker, the next request fails too
         for out, error in output:
             said.append(out or b"")
             *lines, rest = (rest + (error or b"")).split(b"\n")

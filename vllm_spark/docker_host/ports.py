@@ -36,9 +36,9 @@ def port_problem(
     *,
     try_here: bool,
 ) -> Problem | None:
-    """Who else holds the server's port. Containers in `leaving` are gone before it is needed.
+    """What else holds the server's port. Containers in `leaving` will be gone and do not count.
 
-    `try_here`: the daemon's host is this machine, so the port can be bound for a moment.
+    `try_here`: the daemon runs on this machine, so this process can try to bind the port.
     """
     holder = published_by(containers, endpoint)
     if holder is None:
@@ -67,11 +67,11 @@ def _plain(address: Address) -> Address:
 
 
 def _trial(endpoint: Endpoint) -> Problem | None:
-    """Listen there for a moment."""
+    """Try to listen there."""
     bind, port = _plain(endpoint.bind), endpoint.port
     family = socket.AF_INET6 if bind.version == 6 else socket.AF_INET
     with socket.socket(family) as trial:
-        # Without it, connections that just closed would count as a holder.
+        # Without it, recently closed connections would count as a holder.
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -85,7 +85,7 @@ def _trial(endpoint: Endpoint) -> Problem | None:
                     f"find it with `ss -ltnp 'sport = :{port}'` and stop it, {_OTHER}",
                 )
             if error.errno == errno.EACCES:
-                return None  # not for us, but Docker's daemon may
+                return None  # this process may not, but the Docker daemon may
             return Problem(
                 f"{bind}:{port}",
                 f"this host cannot listen there: {error.strerror}",

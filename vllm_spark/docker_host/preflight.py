@@ -1,7 +1,7 @@
-"""Finds everything that is in the way of a container, and stops whom it may stop.
+"""Finds everything that would prevent a container from starting, and stops what it may stop.
 
-All of it happens while the old server still answers. What cannot be found out is said, and is no
-problem: only what is known to be wrong ends a deployment.
+All of this happens while the old server still answers. A check that cannot be made is logged and is
+no problem: only a known problem ends a deployment.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ TAKEOVER_STOP_SECONDS = 30
 
 @dataclass(frozen=True)
 class Preflight:
-    """One check of one container that is about to be created.
+    """The checks of one container that is about to be created.
 
-    `image_id` is what the image's name means on the host; `accepted` the flags that this image is
-    already known to accept, by `flags_key`. Progress is printed, a line at a time.
+    `image_id` is the id of the named image on the host; `accepted` is the `flags_key` of flags that
+    this image is known to accept. Prints progress line by line.
     """
 
     name: str
@@ -49,9 +49,9 @@ class Preflight:
     interrupted: threading.Event
 
     def run(self) -> str:
-        """The key of the flags that the image accepts, "" if it could not be asked.
+        """Run all checks; returns the key of the accepted flags, "" if they were not checked.
 
-        PreflightError lists everything that is in the way, DockerError a daemon that is.
+        PreflightError lists every problem. DockerError if the daemon does not answer.
         """
         with docker_errors():
             return self._run()
@@ -62,7 +62,7 @@ class Preflight:
         ours = host.ours
         serves = ours is not None and bool(ours["State"]["Running"])
         key = flags_key(settings, self.image_id)
-        # Where nothing serves yet there is nothing to protect, and the start itself says the same.
+        # If nothing serves yet, there is nothing to protect, and the start reports the same error.
         about_flags = self.accepted != key and (serves or settings.gpu.takeover)
         if about_flags:
             self._say("asking the image's own vLLM about the flags")
@@ -74,7 +74,7 @@ class Preflight:
             problems.append(not_ours)
         if (held := host.port_problem(settings.endpoint, stopped)) is not None:
             problems.append(held)
-        # When the stack was reviewed, the cache may not have held the model's shape yet.
+        # At the review of the stack, the cache may not have had the model's shape yet.
         problems += misfits_of(settings)
         problems += self._memory_problems(host, stopped, answer.gpus)
         problems += answer.problems
@@ -91,7 +91,7 @@ class Preflight:
     def _memory_problems(
         self, host: DockerHost, stopped: list[Tenant], gpus: Sequence[Gpu]
     ) -> list[Problem]:
-        """Too little memory, even when those who leave have left; unknown is said, no problem."""
+        """Shortages that remain after old containers are gone; unknown memory is only logged."""
         settings = self.settings
         memory: Meminfo | None = None
         try:
@@ -122,7 +122,7 @@ class Preflight:
         return self._unless_allowed(shortages)
 
     def _unless_allowed(self, problems: list[Problem]) -> list[Problem]:
-        """The problems, or none where `host.allowMisfit` lets them pass, which is said."""
+        """The problems; none if `host.allowMisfit` is set, which logs them instead."""
         if not self.settings.host.allow_misfit:
             return problems
         for problem in problems:
@@ -130,7 +130,7 @@ class Preflight:
         return []
 
     def _take_over(self, host: DockerHost, stopped: list[Tenant]) -> None:
-        """Stop the others on the GPU, now that nothing else is in the way."""
+        """Stop the other servers on the GPU, after all other checks have passed."""
         for other in stopped:
             self._say(f"takes the GPU over: stopping {other}")
             with suppress(NotFound):  # it has ended by itself

@@ -1,4 +1,4 @@
-"""Runs the health gate on one start of one container, and stops a server that does not serve."""
+"""Runs the health gate for one start of one container, and stops the server if it fails."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from vllm_spark.gate.probe import Probe
 class Answered:
     """One start of a container that has answered.
 
-    `start` names the start, the seconds are those of the wait and of the answer itself, `memory`
-    is what the server took, by the keys of `memoryPlan`.
+    `start` identifies the start. The seconds are those of the wait and of the answer itself.
+    `memory` is the server's measured memory, by the keys of `memoryPlan`.
     """
 
     start: str
@@ -37,10 +37,10 @@ def wait_for_answer(
     stall_seconds: float,
     interrupted: threading.Event,
 ) -> Answered:
-    """Return once the model has answered. Progress is printed, a line at a time.
+    """Return when the model has answered. Prints progress line by line.
 
-    GateError says why it does not serve, and what became of the container; Interrupted if
-    `interrupted` was set, which leaves the container as it is.
+    GateError says why it does not serve and whether the container was stopped. Interrupted if
+    `interrupted` was set; the container then stays as it is.
     """
     watch = ContainerWatch(container_id)
     if watch.start_again():
@@ -62,7 +62,7 @@ def wait_for_answer(
             "ends it. Repeat the command to wait for it again."
         )
     if isinstance(verdict, Failed):
-        # At once: stopping the container may take a while, and the error comes when all is over.
+        # Print it now: stopping the container may take long, and the error comes after that.
         print(f"{name} does not serve: {verdict.cause}; stopping it", flush=True)
         raise GateError(_explain(name, verdict, watch.stop()))
     print(f"{name}: {probe.model} answered after {verdict.seconds:.1f} s", flush=True)
@@ -76,7 +76,7 @@ def wait_for_answer(
 
 
 def _explain(name: str, failed: Failed, container: str) -> str:
-    """What a person reads when the gate fails; `container` says what became of it."""
+    """The message of a failed gate; `container` is the result of `stop`."""
     evidence = "".join(f"\n    | {line}" for line in failed.evidence)
     return (
         f"{name} does not serve\n"

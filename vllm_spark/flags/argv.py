@@ -1,8 +1,8 @@
-"""vLLM's own flags: from the words of a config to the server's arguments and back.
+"""The syntax of vLLM's flags: converts the lines of a config to the server's arguments and back.
 
 A config names flags as `vllm serve` does and gives them JSON values. The forms are those of vLLM's
-own FlexibleArgumentParser and get_kwargs; which flag takes which form is in `flags.yaml`. The rest
-of the project uses the parsed value (engine_flags.py); these are its rules of spelling.
+FlexibleArgumentParser and get_kwargs; `flags.yaml` has the form of each flag. The rest of the
+project uses the parsed value (engine_flags.py).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _ALIASES = {
     "-sc": "speculative-config",
     "-tp": "tensor-parallel-size",
     # Until 0.11 `-O3` meant --compilation-config.level=3. Those releases have no
-    # optimization-level, so `check` refuses it there and nobody gets another meaning unasked.
+    # optimization-level, so `check` refuses it there, and its meaning never changes silently.
     "-O": "optimization-level",
     "device-memory-utilization": "gpu-memory-utilization",
 }
@@ -54,9 +54,9 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*(\.[^\s=]+)?")
 
 
 def canonical(name: str) -> str:
-    """Which flag a spelling means: `--max_num_seqs`, `-tp`, `no-enable-lora` each have one.
+    """The flag that a spelling such as `--max_num_seqs`, `-tp` or `no-enable-lora` means.
 
-    What follows a first dot is a path into a JSON value, where underscores count; it stays.
+    The text after the first dot is a path into a JSON value, where underscores matter; it stays.
     """
     return _resolve(name)[0]
 
@@ -72,8 +72,8 @@ def _spelled(name: str) -> str:
 def _resolve(name: str) -> tuple[str, bool]:
     """The canonical name, and whether this spelling turns the flag off.
 
-    `no-x` does, and since 0.33 `disable-x` for `enable-x` and the other way round. `--no-x` is
-    understood by every release, so an argv only has that.
+    `no-x` does, and since 0.33 `disable-x` for `enable-x` and the other way round. Every release
+    accepts `--no-x`, so an argv has only that form.
     """
     name = _spelled(name)
     if name in KNOWN or "." in name:
@@ -117,7 +117,7 @@ def to_arguments(name: str, value: FlagValue) -> list[str]:
 
 
 def _pair(option: str, text: str) -> list[str]:
-    # argparse takes what begins with a dash for another option unless it is glued to its own.
+    # argparse reads a text with a leading dash as another option unless it follows `=`.
     return [f"{option}={text}"] if text.startswith("-") else [option, text]
 
 
@@ -128,7 +128,7 @@ def _text(value: FlagValue) -> str:
 
 
 def _with_integers(value: FlagValue) -> FlagValue:
-    """Whole floats as integers at every depth: Pulumi's engine has one number type, the float."""
+    """Whole floats as integers at every depth: the Pulumi engine's only number type is float."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list):
@@ -139,7 +139,7 @@ def _with_integers(value: FlagValue) -> FlagValue:
 
 
 def without_argument(where: str, name: str, value: FlagValue) -> Problem | None:
-    """Why a flag with this value has no form on vLLM's command line, or None if it has one."""
+    """Why a flag with this value cannot be written on vLLM's command line; None if it can."""
     kind = kind_of(name)
     if not _NAME.fullmatch(name):
         return Problem(where, "is not a flag's name", "write it as in `vllm serve --help`")
@@ -164,11 +164,11 @@ def without_argument(where: str, name: str, value: FlagValue) -> Problem | None:
 
 
 def from_argv(argv: Sequence[str]) -> dict[str, FlagValue]:
-    """The flags that an argv means, by canonical name; of a flag given twice the last, as in vLLM.
+    """The flags in an argv, by canonical name; of a flag given twice the last one, as in vLLM.
 
-    A text becomes a number where the flag wants one, or where the number would be written exactly
-    so and the flag is not known to want text; it becomes an object if it is one in JSON, and an
-    array where the flag wants JSON. ConfigError for arguments that belong to no flag.
+    A text becomes a number if the flag takes one, or if the number would be written exactly like
+    the text and the flag is not known to take text. It becomes an object if it is one in JSON, and
+    an array if the flag takes JSON. ConfigError for arguments that belong to no flag.
     """
     flags: dict[str, FlagValue] = {}
     rest = deque(argv)
@@ -186,7 +186,7 @@ def from_argv(argv: Sequence[str]) -> dict[str, FlagValue]:
 
 
 def _split(argument: str) -> tuple[str, str | None]:
-    """An option, and what is glued to it: `--x=1`, `-O3`."""
+    """An option, and the value attached to it: `--x=1`, `-O3`."""
     if re.match(r"-O[^=.]", argument):
         return "-O", argument[2:]
     option, equals, glued = argument.partition("=")
@@ -204,7 +204,7 @@ def _split(argument: str) -> tuple[str, str | None]:
 
 
 def _values(name: str, rest: deque[str]) -> list[str]:
-    """Take from `rest` the texts that are this flag's value."""
+    """Remove the texts of this flag's value from `rest`, and return them."""
     kind = kind_of(name)
     if kind in ("bool", "store_true"):
         return []
@@ -222,7 +222,7 @@ def _value(name: str, texts: list[str]) -> FlagValue:
 
 
 def _typed(text: str, kind: Kind | None, *, dotted: bool) -> FlagValue:
-    # Python's json takes these three words for numbers; JSON does not.
+    # Python's json accepts these three words as numbers; JSON does not.
     if kind == "text" or text in ("NaN", "Infinity", "-Infinity"):
         return text
     try:

@@ -1,9 +1,9 @@
-"""What is wrong with a config's engine flags, found at preview instead of by a server that dies.
+"""Finds errors in a config's engine flags at preview, before a server dies of them.
 
-vLLM needs 10 to 20 seconds to refuse a flag, and by then the old server is gone. Checked here is
-only what vLLM itself refuses for every model, plus the flags that this program sets from keys of
-its own; whether the numbers fit the memory is for the memory plan. Rules are those of vLLM's
-get_kwargs, CacheConfig, SchedulerConfig and validate_parsed_serve_args, 0.10.1 to 0.33.
+vLLM needs 10 to 20 seconds to refuse a flag, and by then the old server is gone. The checks cover
+only what vLLM refuses for every model, plus the flags that this program sets from its other keys.
+The memory plan checks whether the numbers fit. The rules are those of vLLM's get_kwargs,
+CacheConfig, SchedulerConfig and validate_parsed_serve_args, 0.10.1 to 0.33.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OWN = {
     "hf-token": "run `pulumi config set --secret vllm-spark:huggingFaceToken`; an argument can be "
     "read in `docker inspect`",
 }
-"""Flags that follow from other keys, with the fix. No error shows their values: two are secret."""
+"""Flags that other keys set, with the fix. No error shows their values: two are secret."""
 
 _PLAIN_HTTP = (
     "the health gate, status and clients talk plain HTTP to the published port: remove it, and put "
@@ -55,8 +55,8 @@ _UNREACHABLE = {
         "write its flags into vllm-spark:engine",
     ),
 }
-"""Flags under which nothing answers plain HTTP on the port, or nobody can know: what they do, and
-the fix. Read in vLLM's entrypoints (serve.py, launcher.py), 0.10.1 to 0.33."""
+"""Flags with which nothing answers plain HTTP on the port, or that make it unknown: what they do,
+and the fix. Read in vLLM's entrypoints (serve.py, launcher.py), 0.10.1 to 0.33."""
 
 _AT_LEAST = {
     "api-server-count": 1,
@@ -77,7 +77,7 @@ _AUTO_LENGTH = Version.parse("0.14.0")
 """The first release in which max-model-len may be `auto` or -1."""
 
 _CHUNKED_PREFILL_OPTIONAL = Version.parse("0.11.1")
-"""Before, V1 chunked the prefill of every generating model, whatever the flag said."""
+"""In earlier releases, V1 chunks the prefill of every generative model, regardless of the flag."""
 
 _NEEDS = {
     "enable-auto-tool-choice": ("tool-call-parser", "hermes for Qwen3"),
@@ -86,7 +86,7 @@ _NEEDS = {
 
 
 class Checked(NamedTuple):
-    """What is wrong with the flags of a config, and what is doubtful."""
+    """The errors and the warnings about the flags of a config."""
 
     errors: list[Problem]
     warnings: list[Problem]
@@ -95,7 +95,7 @@ class Checked(NamedTuple):
 def check(flags: EngineFlags, *, version: Version | None) -> Checked:
     """All errors and all warnings about a config's engine flags, for one vLLM release.
 
-    Without a version (a nightly, an image of one's own) what depends on it is not checked.
+    Without a version (a nightly or custom image), checks that depend on it are skipped.
     """
     errors: list[Problem] = list(_repeated(flags))
     warnings: list[Problem] = []
@@ -138,7 +138,7 @@ def _repeated(flags: EngineFlags) -> Iterator[Problem]:
 
 
 def _misfit(name: str, value: FlagValue, where: str, version: Version | None) -> Problem | None:
-    """A value that vLLM's parser, or its config classes whatever the model, would refuse."""
+    """A value that vLLM's parser, or its config classes for every model, would refuse."""
     match kind_of(name):
         case "bool" | "store_true" if not isinstance(value, bool):
             return Problem(
@@ -184,7 +184,7 @@ def _bad_number(name: str, value: FlagValue, where: str, version: Version | None
 
 
 def _number(name: str, value: FlagValue) -> float | None:
-    """The number that vLLM reads, or None where it would refuse. A quoted number is a number."""
+    """The number that vLLM reads; None if it would refuse. A quoted number is a number."""
     if kind_of(name) != "float":
         whole = integer(value)
         suffixed = isinstance(value, str) and value.strip()[-1:].isalpha()
@@ -212,7 +212,7 @@ def integer(value: FlagValue) -> int | None:
 
 
 def is_auto_length(value: FlagValue) -> bool:
-    """Whether this max-model-len tells vLLM to take the longest that fits."""
+    """Whether this max-model-len makes vLLM use the longest length that fits."""
     return str(value).lower() == "auto" or integer(value) == -1
 
 

@@ -1,8 +1,8 @@
-"""A stack's engine flags as one value, parsed once and used by everybody.
+"""A stack's engine flags as one value, parsed once and used everywhere.
 
 vLLM accepts a flag in several spellings and a value in several forms. Here each is resolved once:
-`lines` for errors that name what the user wrote, `values` for whoever asks what a flag is set to,
-`argv` for the server. Whether the flags are right is judged elsewhere (flags/checks.py).
+`lines` for errors that quote the user, the mapping for code that reads a flag's value, `argv` for
+the server. flags/checks.py checks whether the flags are valid.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vllm_spark.problems import Problem
 
 @dataclass(frozen=True)
 class FlagLine:
-    """One line of the config: as it is `written`, and the canonical name and value it means."""
+    """One line of the config: its name as `written`, and the canonical name and value."""
 
     written: str
     name: str
@@ -36,7 +36,7 @@ class FlagLine:
 
     @property
     def problem(self) -> Problem | None:
-        """Why this line cannot be said on vLLM's command line; None if it can."""
+        """Why this line cannot be written on vLLM's command line; None if it can."""
         return without_argument(self.where, self.name, self.value)
 
 
@@ -44,8 +44,8 @@ class EngineFlags(Mapping[str, FlagValue]):
     """The flags of one server, as a mapping from canonical name to value.
 
     The mapping holds what vLLM's own parser would read from `argv`, so different spellings of one
-    config are equal here. ConfigError, at the first look into it, for a line that has no form on
-    a command line.
+    config are equal here. The first access raises ConfigError if a line cannot be written on a
+    command line.
     """
 
     def __init__(self, written: Mapping[str, FlagValue] | None = None) -> None:
@@ -54,7 +54,7 @@ class EngineFlags(Mapping[str, FlagValue]):
 
     @classmethod
     def from_argv(cls, argv: Sequence[str]) -> Self:
-        """The flags in arguments of `vllm serve`. ConfigError for what belongs to no flag."""
+        """The flags in arguments of `vllm serve`. ConfigError for arguments that belong to none."""
         return cls(from_argv(argv))
 
     @cached_property
@@ -74,7 +74,7 @@ class EngineFlags(Mapping[str, FlagValue]):
         return next((line for line in self.lines if line.name == name), None)
 
     def replaced_by(self, others: EngineFlags) -> EngineFlags:
-        """These flags with the values of `others` in place of their own."""
+        """These flags, with their values replaced by those of `others`."""
         return EngineFlags({**self, **others})
 
     def __getitem__(self, name: str) -> FlagValue:

@@ -1,11 +1,11 @@
-"""Which flags `vllm serve` has in which release, and what became of those that are gone.
+"""The flags that `vllm serve` has in each release, and the successors of removed ones.
 
-vLLM renames and removes flags in most of its releases and refuses to start on one that it does not
-know: 10 to 15 seconds after the old server has been stopped. A config is therefore held against the
-release in its image before anything happens. The facts stand in `flags.yaml`.
+vLLM renames and removes flags in most releases, and refuses to start with an unknown one: 10 to 15
+seconds after the old server has been stopped. So a config is compared with the release in its image
+before anything changes. The facts are in `flags.yaml`.
 
-A flag that no release in the table knows is not an error: the table ends with a release, builds
-carry patches, and the image's own parser is asked later anyway.
+A flag that is not in the table is not an error: newer releases and patched builds have flags that
+the table lacks, and the image's own parser checks them later anyway.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag's life. `added` is None for flags as old as the table, `removed` for living ones."""
+    """A flag's history. `added` is None if as old as the table, `removed` if it still exists."""
 
     kind: Kind
     added: Version | None = None
@@ -54,7 +54,7 @@ def _flag(entry: str | dict[str, Any]) -> Flag:
     return Flag(**fields)
 
 
-# The C loader where PyYAML has it: 10 ms instead of 80 for every preview.
+# The C loader, if PyYAML has it, takes 10 ms of every preview instead of 80 ms.
 _DATA = yaml.load(
     Path(__file__).with_name("flags.yaml").read_text(),
     Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader),
@@ -80,8 +80,8 @@ def check_existence(
 ) -> tuple[list[Problem], list[Problem]]:
     """Errors and warnings about a flag that this release does not have.
 
-    `name` is canonical; of a dotted name the part before the first dot is looked up. Without a
-    version only what no release or no newer release knows can be said, and it is a warning.
+    `name` is canonical; of a dotted name the part before the first dot is looked up. If the version
+    is not known, only flags that no release or no newer release has are reported, as warnings.
     """
     head = name.split(".")[0]
     flag = KNOWN.get(head)
@@ -104,7 +104,7 @@ def _unknown(name: str, where: str, version: Version | None) -> Problem:
         where,
         f"no vLLM from 0.10.1 to {NEWEST} has a flag of this name; it is passed on, "
         "and the image's own parser decides",
-        f"if it is a slip of the pen, write {near[0]}" if near else "check its spelling",
+        f"write {near[0]} if you meant that" if near else "check its spelling",
     )
 
 

@@ -1,5 +1,5 @@
-"""Does a starting server serve: its container on one side, its answers over HTTP on the other.
+"""Decides whether a starting server serves, from its container and its answers over HTTP.
 
-Public face: `gate.Gate`, one wait for one start; `probe.Probe`, the questions to a server. A gate
-asks after its container through `watch.Watch`, and knows no Docker.
+Public face: `gate.Gate`, one wait for one start; `probe.Probe`, the requests to a server. A gate
+sees its container only through `watch.Watch`; it does not depend on Docker.
 """

@@ -1,7 +1,7 @@
 """The log of a starting server as the health gate reads it: once, as it comes, in constant memory.
 
-Beside phase and cause it answers one question more: is there progress? A line that only repeats an
-earlier one with other numbers, like a complaint that comes every minute, is none.
+Besides phase and cause it detects progress. A line that only repeats an earlier one with other
+numbers, such as a warning that comes every minute, is no progress.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHOWN_LINES = 15
 
 
 class FollowedLog(LogDiagnosis):
-    """Take in lines with the time they came. `moved` is when the start last made progress."""
+    """Reads lines with their times. `moved` is the time at which the start last made progress."""
 
     def __init__(self, now: float) -> None:
         super().__init__()
@@ -28,11 +28,11 @@ class FollowedLog(LogDiagnosis):
 
     @property
     def tail(self) -> tuple[str, ...]:
-        """The last lines, secrets taken out."""
+        """The last lines, with secrets masked."""
         return tuple(map(redacted, self._tail))
 
     def take_in(self, lines: Iterable[str], now: float) -> None:
-        """Read what came since the last time."""
+        """Read the lines since the last call."""
         for line in lines:
             before = self.start.progress
             self.feed(line)

@@ -1,11 +1,11 @@
-"""Decides whether a start has succeeded: the container on one side, its answers on the other.
+"""Decides whether a start has succeeded, from the container's state and the server's answers.
 
 A verdict belongs to one start of one container. The gate never sleeps blindly: it wakes when the
-log moves or ends, so a crash is known at once, and it asks over HTTP in a thread, so that a server
-that takes a request and never answers cannot hide that its container has died meanwhile.
+log grows or ends, so it sees a crash at once. It sends HTTP requests in a thread, so that a request
+that is never answered cannot hide the death of the container.
 
-Two clocks end the wait. The stall clock runs while nothing new happens: a first start of a large
-model may take half an hour, but not in silence. The other one is a hard limit.
+Two time limits end the wait. The stall limit runs while nothing new happens: the first start of a
+large model may take half an hour, but not in silence. The other one limits the whole start.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from vllm_spark.gate.watch import ContainerState, CouldNotAsk, Gone, Watch
 LOOK_SECONDS = 0.5
 POLL_SECONDS = 1.0
 EAGER_POLL_SECONDS = 0.1
-"""Between two questions over HTTP: at first, and once the log says that the server comes up."""
+"""Between two HTTP requests: at first, and after the log says that the server comes up."""
 SETTLE_SECONDS = 0.1
-"""How long a container has to outlive its first answer."""
+"""How long a container must run after its first answer."""
 PROGRESS_SECONDS = 10.0
 DAEMON_PATIENCE_SECONDS = 60.0
 LAST_WORDS_SECONDS = 0.5
 """How long to keep reading the log after a failure; less if it ends."""
 ENDS_BY_ITSELF_SECONDS = 8.0
 """How long a start that has failed in its log may take to end. A vLLM whose EngineCore has failed
-needs about 5 s (measured on an H100): its last lines and exit code come at its end, and before
-that it does not hear SIGTERM."""
+needs about 5 s (measured on an H100): its last lines and exit code come at the end, and until then
+it ignores SIGTERM."""
 
 UNKNOWN_FIX = "the last lines of the log may tell; `make diagnose` reads a log that was saved"
 
 
 @dataclass(frozen=True)
 class Healthy:
-    """The model answered, `seconds` after the gate began; `facts` are what the log told."""
+    """The model answered, `seconds` after the gate began; `facts` are those from the log."""
 
     seconds: float
     answer: Ready
@@ -50,7 +50,7 @@ class Healthy:
 
 @dataclass(frozen=True)
 class Failed:
-    """It did not and will not: one line cause, one line fix, and the lines that prove it."""
+    """The start has failed: a line with the cause, a line with the fix, and the evidence."""
 
     cause: str
     fix: str
@@ -59,13 +59,13 @@ class Failed:
 
 @dataclass(frozen=True)
 class Abandoned:
-    """Nobody waits any more. The start goes on; `doing` is how far it is."""
+    """The wait was interrupted. The start goes on; `doing` describes its progress."""
 
     doing: str
 
 
 class _Question:
-    """One exchange with the server in a thread of its own, given up after `limit` seconds."""
+    """One exchange with the server in a separate thread, abandoned after `limit` seconds."""
 
     def __init__(
         self, ask: Callable[[], object], limit: float, wake: Callable[[], None], *, final: bool
@@ -83,7 +83,7 @@ class _Question:
 
 
 class Gate:
-    """One wait for one start. `report` gets a line of progress at a time; `run` the verdict."""
+    """One wait for one start. Calls `report` with lines of progress; `run` returns the verdict."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Gate:
         self._next_look = self._began
 
     def run(self) -> Healthy | Failed | Abandoned:
-        """Wait until the model answers, or cannot any more, or a clock has run out."""
+        """Wait until the model answers, the start has failed, or a time limit is reached."""
         while not self._interrupted.is_set():
             entered_phase = self._read()
             now = time.monotonic()
@@ -138,7 +138,7 @@ class Gate:
         return Abandoned(self._doing())
 
     def _doing(self) -> str:
-        """The phase and how far it is; what the port says once the log has no more to tell."""
+        """The phase and its progress; after the log's last phase, the state of the port."""
         if self._silence is not None:
             return f"cannot ask Docker: {self._silence}"
         if self._unreadable is not None:
@@ -146,20 +146,20 @@ class Gate:
         return self._why if self._log.start.phase is Phase.READY else self._log.start.sentence()
 
     def _read(self) -> bool:
-        """Take in what the log has since the last time; whether a phase of the start began."""
+        """Read the new lines of the log. Returns True if a new phase of the start began."""
         before = self._log.start.phase
         self._log.take_in(self._watch.lines(), time.monotonic())
         return self._log.start.phase is not before
 
     def _hear(self, seconds: float) -> None:
-        """Take in what the log says until it ends, for so long at most."""
+        """Read the log until it ends, for at most this many seconds."""
         over = time.monotonic() + seconds
         while not self._watch.ended() and (left := over - time.monotonic()) > 0:
             self._watch.wait(left)
         self._read()
 
     def _said(self, now: float) -> Failed | None:
-        """A start that has failed in its log is over, even if its process lives on and is mute."""
+        """The failure, if the log reports one, even if the process still runs in silence."""
         if not self._log.final:
             return None
         self._lost = self._lost or now
@@ -174,7 +174,7 @@ class Gate:
     def _explained(
         self, seen: Failed, exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Failed:
-        """The cause that the log tells; if it tells none, what was `seen`, and its last lines."""
+        """The cause from the log; if it has none, the given `seen` with the log's last lines."""
         over = (self._lost or time.monotonic()) + LAST_WORDS_SECONDS
         self._hear(over - time.monotonic())
         answer = self._question.outcome if self._question else None
@@ -186,7 +186,7 @@ class Gate:
         return Failed(seen.cause, seen.fix, (*evidence, *self._log.tail))
 
     def _look(self, now: float) -> Failed | None:
-        """What the Docker daemon says, asked when the log ends and else twice a second."""
+        """Check the container's state, when the log ends and otherwise twice a second."""
         if now < self._next_look and not self._watch.ended():
             return None
         self._next_look = now + LOOK_SECONDS
@@ -206,10 +206,10 @@ class Gate:
                 return Failed("the container was removed while it started", "repeat the command")
         self._heard, self._silence = now, None
         self._start = self._start or state.start
-        # Docker notes the kill of any process of the container, EngineCore's too.
+        # Docker records the kill of any process in the container, including EngineCore's.
         self._oom_killed = self._oom_killed or state.oom_killed
         if state.running and state.start == self._start:
-            self._away = False  # Docker was slow, or its containers outlive it
+            self._away = False  # Docker was slow, or its containers survived its restart
             return None
         if self._away:
             return Failed(
@@ -231,7 +231,7 @@ class Gate:
         )
 
     def _ask(self, now: float) -> Healthy | Failed | None:
-        """Put the next question, or read the answer to the last; the proof comes last."""
+        """Send the next request, or read the answer to the last one; the completion comes last."""
         question = self._question
         if question is None:
             if now >= self._next_question:
@@ -254,7 +254,7 @@ class Gate:
             case NotYet(why):
                 self._why = why
             case Ready() as answer:
-                # Docker may hear of its end a while later; the port closes with the process.
+                # The port closes with the process; Docker may notice the end a little later.
                 self._hear(SETTLE_SECONDS)
                 self._answer = answer
                 self._put(self._probe.listening, 3 * self._probe.quick)
@@ -269,7 +269,7 @@ class Gate:
         self._question = _Question(ask, limit, self._watch.wake, final=final)
 
     def _confirm(self, answer: Ready) -> Healthy | Failed | None:
-        """An answer counts only if the start that gave it is the one we watch, and still runs."""
+        """An answer counts only if it came from the watched start, and that start still runs."""
         now = time.monotonic()
         state = self._watch.state()
         failed = self._judge(state, now)

@@ -1,8 +1,8 @@
-"""How a server of ours is asked: straight, whatever proxy the shell uses, and with an end.
+"""HTTP requests to our own servers: direct, without the shell's proxy, and with a time limit.
 
-requests sends even a call to 127.0.0.1 through `http_proxy`, unless `no_proxy` excepts it, and a
-proxy's 403 would read as the server's own. And its limit is one for each read, which a server that
-sends a byte now and then never reaches.
+`requests` sends even a call to 127.0.0.1 through `http_proxy`, unless `no_proxy` excludes it, and a
+proxy's 403 would look like the server's. Also, its timeout limits each read, so a server that sends
+a byte now and then never reaches it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ Answer = TypeVar("Answer")
 
 
 def direct() -> requests.Session:
-    """A session that reads nothing from the environment: no proxy, and no key out of a .netrc."""
+    """A session that ignores the environment: no proxy, and no key from a .netrc."""
     session = requests.Session()
     session.trust_env = False
     return session
 
 
 def within(seconds: float, ask: Callable[[], Answer]) -> Answer | None:
-    """What `ask` returns; None if it has not returned by then, which gives it up."""
+    """The result of `ask`; None if it takes longer than the limit, which abandons it."""
     answers: list[Answer] = []
     thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""What a running server says of itself on /metrics, under the names that vLLM has had for it."""
+"""Reads a running server's /metrics, under all the names that vLLM has used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class ServerMetrics:
-    """Requests, share of the KV cache in use (0 to 1), its size in tokens. None: not told."""
+    """Requests, share of the KV cache in use (0 to 1), its size in tokens. None: not reported."""
 
     running: float | None
     waiting: float | None
@@ -23,7 +23,7 @@ class ServerMetrics:
 
 
 def read_metrics(base_url: str) -> ServerMetrics | None:
-    """Ask a server whose API is at `base_url` (ending in /v1); None if it does not tell."""
+    """Read the metrics of the server at `base_url` (ending in /v1); None if it does not answer."""
 
     def ask() -> ServerMetrics | None:
         try:
@@ -36,7 +36,7 @@ def read_metrics(base_url: str) -> ServerMetrics | None:
 
 
 def parse_metrics(text: str) -> ServerMetrics:
-    """Read Prometheus' text format, summing over engines. ValueError if it is something else."""
+    """Read Prometheus' text format, summed over engines. ValueError if it is something else."""
     sums: dict[str, float] = {}
     cache: dict[str, str] = {}
     for family in text_string_to_metric_families(text):
@@ -48,14 +48,14 @@ def parse_metrics(text: str) -> ServerMetrics:
     return ServerMetrics(
         running=sums.get("num_requests_running"),
         waiting=sums.get("num_requests_waiting"),
-        # The second is its name before 0.12.
+        # The second name is that before 0.12.
         kv_used=sums.get("kv_cache_usage_perc", sums.get("gpu_cache_usage_perc")),
         kv_tokens=_kv_tokens(cache),
     )
 
 
 def _kv_tokens(cache: dict[str, str]) -> int | None:
-    """Newer releases tell the tokens (seen in 0.26), all tell blocks and their size."""
+    """Newer releases report the tokens (seen in 0.26), all report blocks and their size."""
     try:
         if "kv_cache_size_tokens" in cache:
             return int(cache["kv_cache_size_tokens"])

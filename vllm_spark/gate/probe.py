@@ -1,9 +1,9 @@
-"""Asks a server, over HTTP, whether it serves: health, the model's name, one answer.
+"""Checks over HTTP whether a server serves: health, the model's name, one completion.
 
-Only the answer proves anything: a hung GPU answers 200 on /health and lists its model. Answers
-are bounded in size and redirects are not followed; the time of a whole exchange is the caller's to
-bound, since a server that sends a byte now and then passes any limit on a single read. The outcome
-is one of three: `Ready`, `NotYet` (asking again may help) or `Refused` (it will not).
+Only the completion proves anything: a server with a hung GPU answers 200 on /health and lists its
+model. The size of an answer is limited, and redirects are not followed. The caller must limit the
+time of a whole exchange, because a server that sends a byte now and then passes any limit on a
+single read. The results are `Ready`, `NotYet` (a retry may help) and `Refused` (it will not).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import requests
 from vllm_spark.gate.http import direct, within
 
 RETRIED_STATUS: Final = frozenset({408, 429, 502, 503, 504})
-"""Answers that a server gives while it starts or is busy. Any other error is final."""
+"""Status codes of a server that starts or is busy. Any other error is final."""
 
 MAX_BODY: Final = 1 << 20
-"""Bytes read of any answer; the list of one model and one token are far below it."""
+"""The limit of bytes read; a list of one model and an answer of one token are far smaller."""
 
 _TOKEN: Final = {"max_tokens": 1, "temperature": 0}
 _QUESTIONS: Final[dict[str, dict[str, Any]]] = {
@@ -31,12 +31,12 @@ _QUESTIONS: Final[dict[str, dict[str, Any]]] = {
     "embeddings": {"input": "Hello"},
 }
 _NOT_OFFERED: Final = re.compile(rb'"detail" *: *"Not Found"|does not support [\w ]+ API')
-"""The first where the routes depend on the model (0.32 has it so), the second in 0.10.1."""
+"""The first if the routes depend on the model (as in 0.32), the second in 0.10.1."""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The model answered within `seconds`, with so many tokens; with none if it embedded."""
+    """The model answered within `seconds`. `tokens` were generated; 0 for an embedding."""
 
     seconds: float
     tokens: int
@@ -51,7 +51,7 @@ class NotYet:
 
 @dataclass(frozen=True)
 class Refused:
-    """The server answered, and wrongly. `evidence` is what it said."""
+    """The server answered wrongly, or never; `evidence` is its answer. A retry will not help."""
 
     cause: str
     fix: str
@@ -69,7 +69,7 @@ class _Final(Exception):
 
 
 class _NotOffered(_Final):
-    """The model does not complete text: one that makes embeddings, say."""
+    """The model does not complete text: an embedding model, for example."""
 
 
 class _Retry(Exception):
@@ -78,7 +78,7 @@ class _Retry(Exception):
 
 @dataclass(frozen=True)
 class Probe:
-    """The questions to one server.
+    """The requests to one server.
 
     `url` ends in /v1. `quick` bounds /health and /v1/models, `patience` the completion, both in
     seconds: the first request after a start compiles kernels, which took 30 s on a GB10.
@@ -91,7 +91,7 @@ class Probe:
     patience: float = 180.0
 
     def listening(self) -> NotYet | Refused | None:
-        """None when /health is 200 and the model is listed, so that a completion is worth asking.
+        """None if /health answers 200 and the model is listed: a completion can be requested.
 
         While vLLM loads, its port refuses connections, or resets them behind Docker's proxy.
         """
@@ -119,9 +119,9 @@ class Probe:
         return None
 
     def answer(self) -> Ready | NotYet | Refused:
-        """Ask for one token, or for an embedding where the model makes those: the proof.
+        """Request one token, or an embedding from an embedding model: the proof that it serves.
 
-        Asked once per start of the container, since it takes a place in the queue.
+        Sent once per start of the container, because it takes a place in the queue.
         """
         began = time.monotonic()
         try:
@@ -133,13 +133,13 @@ class Probe:
         return Ready(time.monotonic() - began, tokens)
 
     def serves(self) -> Ready | NotYet | Refused:
-        """All questions one after the other, for a server that should have come up."""
+        """All requests in order, for a server that should be up."""
         limit = 4 * self.quick + 2 * self.patience
         hung = Refused("the server took a request and never finished its answer", HUNG_FIX, ())
         return within(limit, lambda: self.listening() or self.answer()) or hung
 
     def _proof(self) -> int:
-        """The tokens of the answer to the first of our questions that this model takes."""
+        """The number of tokens in the answer to the first request that this model accepts."""
         refusals = []
         for path, question in _QUESTIONS.items():
             request = {"model": self.model, **question}
@@ -161,7 +161,7 @@ class Probe:
     def _ask(self, method: str, url: str, limit: float, request: Any = None) -> bytes:
         """The body of a 200. _Retry or _Final otherwise. `limit` is seconds for each read."""
         path = "/" + url.split("/", 3)[3]
-        # As bytes, because requests takes nothing but latin-1 for text.
+        # As bytes, because `requests` encodes text as latin-1 only.
         headers = {"Authorization": f"Bearer {self.api_key}".encode()} if self.api_key else {}
         try:
             response = direct().request(
@@ -220,7 +220,7 @@ _FIXES = {
 
 
 def _tokens(body: bytes) -> int | None:
-    """The tokens that were made, 0 with an embedding; None if the body is no answer."""
+    """The number of generated tokens, 0 for an embedding; None if the body is no answer."""
     try:
         answer = json.loads(body)
         if "data" in answer:

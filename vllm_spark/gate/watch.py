@@ -1,7 +1,8 @@
-"""What the health gate wants to know of a container, whoever finds it out.
+"""The interface through which the health gate sees a container.
 
-`components/container_watch.py` asks a Docker daemon; tests tell stories. "Could not ask" is a value
-of its own, because a daemon that is away must never read as healthy, gone or free.
+`vllm_spark/docker_host/container_watch.py` implements it with a Docker daemon, tests with scripted
+states. "Could not ask" is a separate value, because a daemon that does not answer must never read
+as healthy, gone or free.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class ContainerState:
-    """What the Docker daemon says of a container. `start` names one start of it."""
+    """A container's state according to the Docker daemon. `start` identifies one start of it."""
 
     running: bool
     start: str
@@ -28,7 +29,7 @@ class Gone:
 
 @dataclass(frozen=True)
 class CouldNotAsk:
-    """The Docker daemon did not say. It never means gone, stopped or healthy."""
+    """The Docker daemon did not answer. This never means gone, stopped or healthy."""
 
     why: str
 
@@ -40,7 +41,7 @@ class Watch(Protocol):
         """Ask the Docker daemon now."""
 
     def end_of(self, start: str) -> ContainerState | None:
-        """How that start ended, of a container that runs again; None if Docker does not know."""
+        """How that start ended, for a container that was started again; None if it is not known."""
 
     def lines(self) -> list[str]:
         """The log lines that came since the last call."""
@@ -52,7 +53,7 @@ class Watch(Protocol):
         """Whether the log has ended, as it does when the container stops."""
 
     def wait(self, seconds: float) -> None:
-        """Return when a line comes, the log ends or `wake` is called; after `seconds` at most."""
+        """Return when a line comes, the log ends, `wake` is called or `seconds` have passed."""
 
     def wake(self) -> None:
-        """End the present or else the next `wait`; for other threads."""
+        """End the current `wait`, or else the next one. Other threads call this."""

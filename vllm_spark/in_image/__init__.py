@@ -1,7 +1,7 @@
-"""Scripts for the Python of the vLLM image, fed to it through standard input.
+"""Scripts for the Python of the vLLM image, passed to it as text.
 
 They run in one-shot containers, where the cache is mounted and the hub's client installed. The
-public face is `script`, the text of one; each imports nothing of this project.
+public face is `script`, the text of a script. No script imports code of this project.
 """
 
 from pathlib import Path

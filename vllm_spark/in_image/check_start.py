@@ -1,16 +1,16 @@
-"""Asks an image, without starting anything: does your vLLM take these flags, is there a GPU in you?
+"""Checks an image without starting a server: does its vLLM accept the flags, does it see a GPU?
 
     python3 -c "$(cat check_start.py)" '{"gpus": true, "argv": ["MODEL", "--flag", "value"]}'
 
-vLLM refuses a flag 10 to 20 seconds into a start, when the old server is gone. Here its own command
-line is run (`vllm serve ...`) with the serving itself taken out, so parser and checks are those of
-the release in the image, whichever it is. No argv: flags are not asked about.
+vLLM refuses a flag 10 to 20 seconds into a start, when the old server is gone. This script runs the
+image's own command line (`vllm serve ...`) without the serving part, so parser and checks are those
+of the release in the image. Without argv it does not check flags.
 
-The answer is the last line of standard output, a JSON object: `flags` is "accepted", "refused" or,
-if this vLLM could not be asked, "unknown", and `said` its words. `gpus` lists the GPUs that are
-visible, in nvidia-smi's CSV or by their device files, null if nobody asked; `holders` the processes
-that use them, null if nvidia-smi does not say; `trouble` is what nvidia-smi complains of. It
-imports nothing but the standard library until vLLM itself.
+The answer is the last line of standard output, a JSON object. `flags` is "accepted", "refused", or
+"unknown" if this vLLM could not be asked; `said` is its output. `gpus` lists the visible GPUs, in
+nvidia-smi's CSV or by their device files, null if they were not checked. `holders` are the
+processes that use them, null if nvidia-smi does not report them. `trouble` is nvidia-smi's error.
+The script imports only the standard library before vLLM itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REFUSED_BY_ARGPARSE = 2
 
 
 class Parsed(BaseException):
-    """vLLM's command line has taken the arguments: the server would start now."""
+    """vLLM's command line has accepted the arguments: the server would start now."""
 
 
 def main() -> None:
@@ -44,18 +44,18 @@ def main() -> None:
 
 
 def visible_gpus(query: str) -> tuple[list[str], str]:
-    """The GPUs in this container, and what nvidia-smi has to complain of."""
+    """The GPUs in this container, and nvidia-smi's error."""
     try:
         code, said = nvidia_smi(f"--query-gpu={query}")
     except (OSError, subprocess.TimeoutExpired) as error:
-        # The container toolkit brings nvidia-smi along only where the image asks for `utility`.
+        # The container toolkit adds nvidia-smi only if the image requests `utility`.
         return [path.name for path in sorted(Path("/dev").glob("nvidia[0-9]*"))], str(error)
     lines = [line for line in said.splitlines() if line.count(",") == query.count(",")]
     return (lines, "") if code == 0 and lines else ([], said.strip())
 
 
 def holders() -> list[int] | None:
-    """The processes of the host that use a GPU; None if nvidia-smi does not say."""
+    """The host's processes that use a GPU; None if nvidia-smi does not report them."""
     try:
         code, said = nvidia_smi("--query-compute-apps=pid")
         return [int(line) for line in said.splitlines() if line.strip()] if code == 0 else None
@@ -64,14 +64,14 @@ def holders() -> list[int] | None:
 
 
 def nvidia_smi(query: str) -> tuple[int, str]:
-    """Its exit code, and all that it printed."""
+    """The exit code and the output of nvidia-smi."""
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return ended.returncode, ended.stdout + ended.stderr
 
 
 def asked(argv: list[str]) -> tuple[str, str]:
-    """The verdict of this image's vLLM on `vllm serve ARGV`, and its words."""
+    """The verdict of this image's vLLM on `vllm serve ARGV`, and its output."""
     said = io.StringIO()
     checking: list[bool] = []
     try:
@@ -83,7 +83,7 @@ def asked(argv: list[str]) -> tuple[str, str]:
         verdict = "refused" if end.code == REFUSED_BY_ARGPARSE else "unknown"
         return verdict, said.getvalue()[-4000:] or f"it ended with exit code {end.code}"
     except Exception as error:
-        # What fails before its own checks is something else: no GPU here, a broken image.
+        # A failure before vLLM's own checks is no verdict: there is no GPU, or the image is broken.
         known = checking and isinstance(error, ValueError | TypeError | KeyError)
         words = "".join(traceback.format_exception(error))[-4000:]
         return "refused" if known else "unknown", words
@@ -91,13 +91,13 @@ def asked(argv: list[str]) -> tuple[str, str]:
 
 
 def run_command_line(argv: list[str], checking: list[bool]) -> None:
-    """`vllm serve ARGV` up to where it would serve, which raises Parsed."""
+    """Run `vllm serve ARGV` up to the point where it would serve; that raises Parsed."""
     from vllm import platforms
     from vllm.entrypoints.cli.main import main as command_line
     from vllm.entrypoints.cli.serve import ServeSubcommand
 
     if not platforms.current_platform.device_type:
-        # Without a device vLLM cannot even name its defaults; `vllm bench` helps itself so, too.
+        # Without a device vLLM cannot compute its defaults; `vllm bench` does the same.
         from vllm.platforms.cpu import CpuPlatform
 
         platforms.current_platform = CpuPlatform()
@@ -118,7 +118,7 @@ def run_command_line(argv: list[str], checking: list[bool]) -> None:
 
 
 def check_parsers(args: Any) -> None:
-    """vLLM's own check of the parsers' names, wherever this release keeps it."""
+    """Run vLLM's own check of the parsers' names, which moved between releases."""
     if getattr(args, "tool_parser_plugin", "") or getattr(args, "reasoning_parser_plugin", ""):
         return  # they add names, but only once the server is set up
     for name, module in list(sys.modules.items()):

@@ -1,16 +1,16 @@
-"""Looks at a model's files before anything loads them, and says which are missing or broken.
+"""Checks a model's files before vLLM loads them, and reports missing and broken ones.
 
-vLLM finds such faults half a minute into a start, in words that name no file, or never: 0.26
-accepts missing tensors in silence, and without tokenizer files it is green on /health and answers
-every completion with 400. What is not known here is let through: a form of weights or tokenizer
-that vLLM learns tomorrow is no fault.
+vLLM finds such faults half a minute into a start, with errors that name no file, or never: 0.26
+accepts missing tensors silently, and without tokenizer files it answers 200 on /health and 400 to
+every completion. Unknown forms of weights or tokenizers are accepted, because a newer vLLM may
+support them.
 
-It runs where the cache is, since a Docker volume cannot be read from the host: its text goes
-through stdin to the Python of the engine's image. So it imports nothing but the standard library,
-and its Finding is not `engine.problems.Problem`, though it reads the same.
+It runs where the cache is mounted, because a Docker volume cannot be read from the host: its text
+goes through stdin to the Python of the vLLM image. So it imports only the standard library, and has
+`Finding` instead of `vllm_spark.problems.Problem`.
 
     docker run --rm -i --volume CACHE:/cache --entrypoint python3 IMAGE - /cache OWNER/NAME \
-        < in_image/checkpoint.py
+        < vllm_spark/in_image/checkpoint.py
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ INDEXES = {
     "*.safetensors": "model.safetensors.index.json",
     "pytorch_model*.bin": "pytorch_model.bin.index.json",
 }
-"""Forms of weights that may lie side by side, each with its index. Which one is read depends on
-vLLM's version and --load-format, so one that has all its files is enough."""
+"""Forms of weights that a repository may have together, each with its index. The form that vLLM
+reads depends on its version and --load-format, so one complete form is enough."""
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".tensors")
 OF_THE_TRAINER = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
@@ -44,18 +44,18 @@ TOKENIZERS = (
     "*.model*",  # SentencePiece: tokenizer.model, tokenizer.model.v3, spiece.model
     "*.tiktoken",
     "*vocab*.txt",
-    "*tokeniz*.py",  # code of the model's own, with files of any name
+    "*tokeniz*.py",  # the model's own code, with files of any name
 )
-"""Any of these will do, or vocab.json together with merges.txt, wherever in the repository."""
+"""One of these is enough, or vocab.json with merges.txt, anywhere in the repository."""
 
 WITHOUT_FILES = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
-"""Tokenizers of bytes or characters, which have no vocabulary to keep in a file."""
+"""Tokenizers of bytes or characters, which need no vocabulary file."""
 
 READ_AS_JSON = (
     "config.json", "params.json", "preprocessor_config.json", "tokenizer.json",
     "tokenizer_config.json", "vocab.json", "tekken.json", *INDEXES.values(),
 )  # fmt: skip
-"""What a start fails on. vLLM does without a generation_config.json that it cannot read."""
+"""Files without which a start fails. vLLM ignores a generation_config.json that it cannot read."""
 
 LONGEST_HEADER = 100_000_000
 """Bytes of JSON that the safetensors library reads at most."""
@@ -81,7 +81,7 @@ class _Broken(Exception):
 
 
 def findings(snapshot: Path, without: Collection[str] = ()) -> list[Finding]:
-    """What keeps the model in this folder from being served. `without`: PARTS kept elsewhere."""
+    """The faults that prevent this model from being served. `without`: PARTS kept elsewhere."""
     found: list[Iterable[Finding]] = [_unreadable(snapshot)]
     if "config" not in without:
         found.append(_config(snapshot))
@@ -104,7 +104,7 @@ def kept_elsewhere(flags: Mapping[str, object]) -> list[str]:
 
 
 def snapshot_of(cache: Path, model: str, revision: str) -> Path | None:
-    """Where the hub's cache keeps a model: refs/<branch or tag> names the commit."""
+    """The model's folder in the hub's cache, where refs/<branch or tag> names the commit."""
     repository = cache / f"models--{model.replace('/', '--')}"
     ref = repository / "refs" / revision
     snapshot = repository / "snapshots" / (ref.read_text().strip() if ref.is_file() else revision)

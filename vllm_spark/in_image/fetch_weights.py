@@ -3,15 +3,15 @@
     python3 -c "$(cat fetch_weights.py)" MODEL [REVISION] [--without-weights]
 
 It runs in a one-shot container, where the hub's client is installed and the cache is mounted. It
-calls what `hf download` calls, and adds what that does not do without a terminal: it checks that
-the disk has room, reports progress every ten seconds, and ends when nothing arrives any more. What
-is there is not fetched again, a broken download is resumed, and if the hub cannot be reached, a
+calls the function behind `hf download`, and adds what that lacks without a terminal: it checks that
+the disk has room, reports progress every ten seconds, and ends if no data arrives. Files in the
+cache are not fetched again, a broken download is resumed, and if the hub cannot be reached, a
 complete copy in the cache is enough.
 
-The weights do not stay in the page cache: on unified memory they would take what vLLM is about to
-ask for, and loads then die at 73 to 97 % (reported by owners of Sparks).
+The script removes the weights from the page cache: on unified memory they would take memory that
+vLLM needs next, and loads then fail at 73 to 97 % (reported by owners of Sparks).
 
-Progress and errors go to standard error, the commit that was fetched to standard output.
+Progress and errors go to standard error, the fetched commit to standard output.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
-# Its bars are for terminals; in a log each would be a line.
+# Its progress bars are for terminals; in a log each update would be a line.
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 from huggingface_hub import HfApi, snapshot_download
@@ -42,17 +42,17 @@ from huggingface_hub.errors import (
 GIB = 2**30
 PROGRESS_SECONDS = 10.0
 HUB_SECONDS = 30.0
-"""How long the hub may take for one answer about a repository."""
+"""The time limit of one answer of the hub about a repository."""
 STALL_SECONDS = 600.0
-"""How long nothing may arrive before the fetch gives up."""
+"""The fetch gives up when no data has arrived for this long."""
 SPARE_BYTES = GIB
-"""What a download leaves free: compiled kernels go into the same folder."""
+"""The disk space that a download leaves free: compiled kernels go into the same folder."""
 
-# Other forms of the same weights, which vLLM does not read beside safetensors.
+# Other forms of the same weights, which vLLM does not read if there are safetensors.
 EXCLUDED: tuple[str, ...] = ("original/*", "*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
 PICKLED = ("*.bin",)
 WEIGHTS = ("*.safetensors", "*.bin")
-"""Not wanted of a repository that gives a tokenizer or a config."""
+"""Not needed from a repository that provides only a tokenizer or a config."""
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def main() -> None:
             check_room(cache, missing_bytes(wanted.values(), blobs))
             total = sum(size for size, _ in wanted.values())
             threading.Thread(target=watch, args=(model, blobs, total), daemon=True).start()
-        # Asked again for every file, a hub that does not answer costs half a minute.
+        # Otherwise the client asks again for every file; a silent hub then costs half a minute.
         snapshot = snapshot_download(
             model,
             revision=revision,
@@ -91,7 +91,7 @@ def main() -> None:
             "see the network; a mirror (HF_ENDPOINT) or a proxy goes into container.environment",
         )
     except Exception as error:
-        # OSError of the disk and the hub; its library for large files raises RuntimeError.
+        # OSError from the disk and the hub; the hub's library for large files raises RuntimeError.
         explain(error, model, revision)
     drop_pages(Path(snapshot))
     print(Path(snapshot).name)
@@ -103,7 +103,7 @@ File = tuple[int, str]
 
 def files_on_hub(model: str, revision: str | None) -> dict[str, File] | None:
     """The repository's files by name; None if the hub cannot be reached."""
-    # The limit of the client is one for each read, and a hub that drips passes it.
+    # The client's limit applies to each read, so a hub that sends slowly never reaches it.
     timer = threading.Timer(4 * HUB_SECONDS, give_up, ["the hub took the question, never answered"])
     timer.daemon = True
     timer.start()
@@ -114,7 +114,7 @@ def files_on_hub(model: str, revision: str | None) -> dict[str, File] | None:
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
         raise
     except Exception as error:
-        # The client's network library differs by release, and so do the errors that it lets out.
+        # The client's network library differs by release, and so do its exceptions.
         print(f"the hub does not answer ({error}); looking in the cache", file=sys.stderr)
         return None
     finally:
@@ -126,12 +126,12 @@ def files_on_hub(model: str, revision: str | None) -> dict[str, File] | None:
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """As the hub's client reads them."""
+    """Whether a file name matches one of the patterns, by the rules of the hub's client."""
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
 def missing_bytes(files: Iterable[File], blobs: Path) -> int:
-    """Bytes that are still to be fetched. Blobs of other revisions are no help."""
+    """Bytes that are still to be fetched. Blobs of other revisions do not count."""
     missing = 0
     for size, blob in files:
         if blob and (blobs / blob).exists():
@@ -142,12 +142,12 @@ def missing_bytes(files: Iterable[File], blobs: Path) -> int:
 
 
 def bytes_in(folder: Path) -> int:
-    """Bytes on disk in a folder, of unfinished downloads too."""
+    """Bytes on disk in a folder, including unfinished downloads."""
     return sum(on_disk(path) for path in folder.glob("*"))
 
 
 def on_disk(path: Path) -> int:
-    """Bytes that a file takes on the disk; 0 if it was finished, and so renamed, meanwhile."""
+    """Bytes that a file takes on the disk; 0 if it was renamed because its download finished."""
     try:
         return path.stat().st_blocks * 512
     except FileNotFoundError:
@@ -155,7 +155,7 @@ def on_disk(path: Path) -> int:
 
 
 def check_room(cache: Path, missing: int) -> None:
-    """Stop if the disk cannot take what is missing."""
+    """Stop if the disk has no room for the missing bytes."""
     free = shutil.disk_usage(cache).free
     if missing > 0 and missing + SPARE_BYTES > free:
         stop(
@@ -167,7 +167,7 @@ def check_room(cache: Path, missing: int) -> None:
 
 
 def watch(model: str, blobs: Path, total: int) -> None:
-    """Report every ten seconds how much, how fast, how long; give up when nothing arrives."""
+    """Report bytes, speed and time left every ten seconds; give up if no data arrives."""
     before = done = bytes_in(blobs)
     began = moved = time.monotonic()
     while True:
@@ -189,7 +189,7 @@ def watch(model: str, blobs: Path, total: int) -> None:
 
 
 def drop_pages(snapshot: Path) -> None:
-    """Take the snapshot's files out of the page cache, once they are on the disk."""
+    """Remove the snapshot's files from the page cache, after they are on the disk."""
     for path in snapshot.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -198,7 +198,7 @@ def drop_pages(snapshot: Path) -> None:
 
 
 def explain(error: Exception, model: str, revision: str | None) -> NoReturn:
-    """Say what an error of the hub, or of the disk, means."""
+    """Explain an error of the hub or of the disk."""
     match error:
         case GatedRepoError():
             stop(
@@ -223,7 +223,7 @@ def explain(error: Exception, model: str, revision: str | None) -> NoReturn:
 
 
 def give_up(cause: str) -> None:
-    """End the process from a thread, in words."""
+    """End the process from a thread, with a cause and a fix."""
     fix = "see the network and the hub's status page, then repeat: what was fetched is kept"
     print(f"cause: {cause}\nfix:   {fix}", file=sys.stderr, flush=True)
     os._exit(1)

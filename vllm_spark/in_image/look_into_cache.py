@@ -1,10 +1,10 @@
-"""Lists what the cache holds, and removes compiled kernels that are named: for `make caches`.
+"""Lists the content of the cache, and removes the given compiled kernels: for `make caches`.
 
     python3 - CACHE [--remove NAME ...] < look_into_cache.py
 
-It runs where the cache is mounted, since a Docker volume cannot be read from the host. Each line of
-standard output is `KIND<tab>BYTES<tab>NAME`; KIND is `weights` (a repository), `compiled` (the
-kernels of one image) or `other`. It removes nothing but folders below `compiled`.
+It runs where the cache is mounted, because a Docker volume cannot be read from the host. Each line
+of standard output is `KIND<tab>BYTES<tab>NAME`; KIND is `weights` (a repository), `compiled` (the
+kernels of one image) or `other`. It removes only folders below `compiled`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Remove what was asked for, then list what is there."""
+    """Remove the given kernels, then list the content."""
     parser = argparse.ArgumentParser(prog="look_into_cache", description=__doc__)
     parser.add_argument("cache", type=Path)
     parser.add_argument("--remove", nargs="*", default=[], metavar="NAME")
@@ -41,7 +41,7 @@ def bytes_in(path: Path) -> int:
     """Bytes on disk at and below a path; a file with several names counts once."""
     seen: dict[int, int] = {}
     for each in (path, *path.rglob("*")):
-        with contextlib.suppress(FileNotFoundError):  # a server may be at work here
+        with contextlib.suppress(FileNotFoundError):  # a server may change files here
             found = each.lstat()
             seen[found.st_ino] = found.st_blocks * 512
     return sum(seen.values())

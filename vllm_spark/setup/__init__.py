@@ -1,5 +1,5 @@
 """What every user needs on a machine: the Pulumi CLI, its plugins, and the environment for both.
 
-Every module is one part; `ensure_...` returns at once if the part is there, and says what it does
-if it is not. What stands in where nothing can be downloaded is in `offline/bootstrap`.
+Every module is one part. `ensure_...` returns at once if the part exists; otherwise it installs the
+part and prints its progress. `offline/bootstrap` has the substitutes for failed downloads.
 """

@@ -20,7 +20,7 @@ PLUGIN_HOME = TOOLS / "pulumi-home"
 
 
 def exports(given: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What to add to the environment `given`, so that `pulumi` finds all that it needs."""
+    """The variables to add to the environment `given`, so that `pulumi` finds all it needs."""
     added: dict[str, str] = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
     ours = str(OURS / "bin")
     if (OURS / "bin" / "pulumi").exists() and ours not in given["PATH"].split(os.pathsep):
@@ -38,7 +38,7 @@ def exports(given: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def _login() -> str | None:
-    """The backend that `pulumi login` chose, if somebody did."""
+    """The backend that `pulumi login` chose, if any."""
     home = Path(os.environ.get("PULUMI_HOME", "~/.pulumi")).expanduser()
     try:
         current = json.loads((home / "credentials.json").read_text()).get("current")
@@ -48,7 +48,7 @@ def _login() -> str | None:
 
 
 def _passphrase() -> Path:
-    """A file with a random passphrase, made once, readable by its owner only."""
+    """A file with a random passphrase, created once, readable only by its owner."""
     file = STATE / "passphrase"
     if not file.exists():
         locked = [

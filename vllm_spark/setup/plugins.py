@@ -14,7 +14,7 @@ PLUGINS = ("docker", "command")
 
 
 def ensure_plugins() -> None:
-    """Leave both plugins where the CLI finds them. SetupError if one cannot be had."""
+    """Install both plugins where the CLI finds them. SetupError if that fails."""
     missing = {name: number for name, number in wanted().items() if not _installed(name, number)}
     if missing and PLUGIN_HOME.exists():
         raise SetupError("this checkout has taken the stand-ins for the official plugins before")

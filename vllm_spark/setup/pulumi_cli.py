@@ -1,4 +1,4 @@
-"""The Pulumi CLI: the one on PATH, else installed into the project by the official installer."""
+"""The Pulumi CLI: the one on PATH, else one that the official installer puts into the project."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from vllm_spark.project import TOOLS
 from vllm_spark.setup.steps import say
 
 OURS = TOOLS / "pulumi"
-"""Where the CLI goes if none is installed; `bin` below it is put on PATH."""
+"""Where the CLI is installed if there is none; PATH gets `bin` below it."""
 
 OLDEST = VersionInfo.parse("3.238.0")
 """The first CLI in which a failing resource hook fails the deployment."""
 
 VERSION = VersionInfo.parse("3.259.0")
-"""The CLI that is installed: the newest that everything here was tested with."""
+"""The CLI to install: the newest that everything here was tested with."""
 
 
 def ensure_cli() -> None:
-    """Leave a Pulumi CLI on PATH or in `.tools/pulumi/bin`. SetupError if none can be had."""
+    """Provide a Pulumi CLI on PATH or in `.tools/pulumi/bin`. SetupError if that fails."""
     if usable_cli():
         return
     say(f"Pulumi CLI: none of at least v{OLDEST} here, installing v{VERSION}")

@@ -1,4 +1,4 @@
-"""How a step of the preparation is told: what it does, that it still goes on, why it failed."""
+"""Reports a step of the preparation: what it does, that it still runs, and why it failed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEARTBEAT_SECONDS = 10.0
 
 
 def say(text: str) -> None:
-    """One line for the person who waits. Not on standard output, which `make env` is read from."""
+    """Print a line of progress. Not on standard output: a shell reads that of `make env`."""
     print(text, file=sys.stderr, flush=True)
 
 
