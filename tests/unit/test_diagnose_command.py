@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,10 @@ import pytest
 from docker.errors import NotFound
 
 from tests.cli import vllm_spark
+from tests.recorded_logs import LOGS, lines_of
 from vllm_spark.cli import diagnose as command
 from vllm_spark.diagnosis.commands import Change, changes_in, for_stack, for_vllm
 from vllm_spark.docker_host.connection import Daemon
-
-LOGS = Path(__file__).parent.parent / "data" / "logs"
 
 
 class FakeContainer:
@@ -163,3 +164,70 @@ def test_a_change_is_a_command_for_a_stack_or_for_vllm() -> None:
     assert for_vllm(Change("enforce-eager", "true")) == "vllm serve ... --enforce-eager"
     assert for_vllm(Change("enable-prefix-caching", "false")).endswith("--no-enable-prefix-caching")
     assert for_vllm(Change("enable-lora", None)).endswith("(without --enable-lora)")
+
+
+def test_the_command_prints_cause_fix_and_evidence() -> None:
+    ran = vllm_spark("diagnose", str(LOGS / "port_taken.log"))
+    assert ran.exit_code == 1
+    printed = ran.stdout
+    assert printed.startswith("failed: port 8099 is taken by another program\n")
+    assert "\nfix: stop the other server" in printed
+    assert "[Errno 98] Address already in use" in printed
+
+
+def test_the_command_prints_one_json_object() -> None:
+    ran = vllm_spark("diagnose", str(LOGS / "kv_cache_none.log"), "--json")
+    assert ran.exit_code == 1
+    found = json.loads(ran.stdout)
+    assert list(found) == ["verdict", "cause", "fix", "evidence"]
+    assert found["verdict"] == "failed"
+    assert isinstance(found["evidence"], list)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("healthy_stopped", 0), ("port_taken", 1), ("unfinished_compiling", 3)]
+)
+def test_the_exit_code_is_the_verdict(name: str, code: int) -> None:
+    ran = vllm_spark("diagnose", str(LOGS / f"{name}.log"))
+    assert ran.exit_code == code
+    assert ran.stdout
+
+
+def test_a_missing_file_is_one_sentence_with_its_fix() -> None:
+    ran = vllm_spark("diagnose", "/no/such/file.log")
+    assert ran.exit_code == 2
+    said = ran.stderr
+    assert said.count("\n") == 2
+    assert "/no/such/file.log" in said and "docker logs" in said
+
+
+def test_a_reader_that_wants_the_first_line_only_gets_no_traceback() -> None:
+    command = [sys.executable, "-m", "vllm_spark", "diagnose", str(LOGS / "port_taken.log")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    ) as running:
+        assert running.stdout and running.stderr
+        running.stdout.close()
+        assert running.stderr.read() == b""
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_log_that_powershell_saved_is_read(encoding: str, tmp_path: Path) -> None:
+    saved = tmp_path / "vllm.log"
+    saved.write_text("\r\n".join(lines_of("port_taken")), encoding=encoding)
+    ran = vllm_spark("diagnose", str(saved))
+    assert ran.exit_code == 1
+    assert "port 8099 is taken" in ran.stdout
+
+
+def test_a_log_can_be_piped_in_whatever_its_bytes() -> None:
+    log = (LOGS / "weights_missing.log").read_bytes() + b"\xff\xfe\x00\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "vllm_spark", "diagnose", "-", "--json"],
+        input=log,
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["verdict"] == "failed"

@@ -7,21 +7,15 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from dataclasses import dataclass
 
 from vllm_spark.diagnosis.error_blocks import ErrorBlock, ErrorBlocks
-from vllm_spark.diagnosis.failures import ORDER, Rule, candidates
-from vllm_spark.diagnosis.log_lines import KERNEL, LogLine
+from vllm_spark.diagnosis.log_lines import KERNEL, SHOWN, LogLine
 from vllm_spark.diagnosis.machine_facts import MachineFacts
+from vllm_spark.diagnosis.matches import QUOTES, Matches
 from vllm_spark.diagnosis.server_facts import ServerFacts
 from vllm_spark.diagnosis.start_log import Phase, StartLog
 
-SHOWN = 500
-"""Characters of a line that are kept to be shown."""
-
-_MOST_MATCHES = 60
-_MATCHES_OF_A_RULE = 3  # the same error as worker, engine and API server report it
-_LINES_AHEAD = 8
+_TAIL = 8  # lines
 
 _SAYS_SO_ONLY = re.compile(
     r"(?:[Ss]ee|check) (?:the )?(?:root cause|stack trace)|EngineDeadError"
@@ -33,45 +27,16 @@ _SAYS_SO_ONLY = re.compile(
     r"|Model architectures \[[^\]]*\] failed to be inspected"
     r"|RuntimeError: NCCL error: unhandled \w+ error"  # "run with NCCL_DEBUG=INFO for details"
 )
-# vLLM hands on what another process raised: the quoted words are the exception.
-_QUOTES = re.compile(
-    r"(?:Worker failed with error|Call to \w+ method failed:|Caught exception:) ?'?(?P<quoted>.+?)"
-    r"(?:'?, please check the stack trace.*|')?$"
-)
 _REFUSED = re.compile(r"^\S{0,80}(?:vllm|server)[\w .-]{0,40}: error: ")
 _VLLM_FRAME = re.compile(r"\s*File \"[^\"]*\bvllm\b")
 _STOP_LOGGED = re.compile(r"shutdown triggered|received signal=SIG|Received shutdown signal")
 _SERVER_ENDS = re.compile(r"Shutting down")  # uvicorn, whatever asked for it
 _STOP_RAISED = re.compile(r"^(?:KeyboardInterrupt|SystemExit|[\w.]*CancelledError)\b")
 _RUN_BEGINS = re.compile(r"API server version|█ +version \d")
-_RETRIED = re.compile(r"thrown while requesting (?:HEAD|GET) |^Retrying in \d")
 # uvicorn listens only when all else is ready, so an answer proves that the server was up
 _ANSWERED = re.compile(r'^\S+ - "[A-Z]+ /\S* HTTP/[\d.]+" \d{3}')
 _SERVED = re.compile(r'"POST /v1/\S* HTTP/[\d.]+" 200')
 _LOOKS_RAISED = re.compile(r"^\s*(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Exit)\b:? ?")
-
-
-@dataclass
-class Match:
-    """A rule that matched a line, with the values for its templates.
-
-    `position`: where in the line's raw text. `changes`: how many phases had opened by then, -1
-    when the server already served. `detail`: the later line that completed it.
-    """
-
-    rule: Rule
-    values: dict[str, str]
-    line: LogLine
-    position: int
-    block: ErrorBlock
-    changes: int
-    detail: str = ""
-    lines_ahead: int = _LINES_AHEAD
-
-    @property
-    def raised(self) -> bool:
-        """Whether the line is the exception of a traceback."""
-        return self.block.exception is self.line
 
 
 class ErrorLog:
@@ -92,14 +57,14 @@ class ErrorLog:
         self.start = StartLog()
         self.facts = ServerFacts()
         self.machine = MachineFacts()
-        self.tail: deque[str] = deque(maxlen=_LINES_AHEAD)
+        self.tail: deque[str] = deque(maxlen=_TAIL)
         self.is_vllm = False
         self._answered = False
         self._program_end: ErrorBlock | None = None
         self._forget_errors()
 
     def _forget_errors(self) -> None:
-        self.matches: list[Match] = []
+        self.matches = Matches()
         self.announced: ErrorBlock | None = None
         self.death: ErrorBlock | None = None
         self._traceback: tuple[ErrorBlock, int] | None = None
@@ -191,7 +156,7 @@ class ErrorLog:
     def _forgive(self) -> None:
         """It answers again: only a task had failed."""
         self.announced = self.death = None
-        for match in self.matches:
+        for match in self.matches.kept:
             match.block.deadly = match.block.deadly and not match.block.task_only
 
     def _read_error(self, line: LogLine) -> None:
@@ -200,7 +165,7 @@ class ErrorLog:
         if refused and self._ended:
             self._begin()  # argparse speaks before the banner: this is a run of its own
             self.tail.append(line.raw[:SHOWN])
-        quoted = _QUOTES.search(text)
+        quoted = QUOTES.search(text)
         says_so_only = not quoted and bool(_SAYS_SO_ONLY.search(text))
         if line.level == "WARNING":
             self.facts.read(text)
@@ -245,71 +210,8 @@ class ErrorLog:
         self._match(line, block)
 
     def _match(self, line: LogLine, block: ErrorBlock) -> None:
-        self._complete(line, block)
-        if _RETRIED.search(line.text) or len(self.matches) >= _MOST_MATCHES:
-            return
-        quoted = _QUOTES.search(line.text)
-        if quoted and self._match_text(quoted["quoted"], quoted["quoted"], line, block):
-            return
-        message = "\n".join(block.message) if block.exception else line.text
-        self._match_text(line.text, message, line, block)
-
-    def _match_text(self, text: str, message: str, line: LogLine, block: ErrorBlock) -> bool:
-        """Keeps the most telling rule that matches; whether one does."""
-        frames = "\n".join(block.frames)
-        of_a_request = self.serving and bool(line.level) and not block.deadly
-        for rule in candidates(message, hints_only=of_a_request):
-            if line.level not in rule.levels:
-                continue
-            found = rule.search(text, message)
-            if found is None or not rule.fits(message, frames):
-                continue
-            values = {
-                **self._context(),
-                "message": message,
-                "frames": frames,
-                "text": text,
-                **_filled(found),
-            }
-            if rule.explain(values) is None:
-                continue
-            self._keep(Match(rule, values, line, _position(line, found), block, self._changes))
-            return True
-        return False
-
-    @property
-    def _changes(self) -> int:
-        return -1 if self.serving else self.start.changes
-
-    def _keep(self, match: Match) -> None:
-        """Adds a match; of one exception's lines only the most telling one stays."""
-        of_message = [
-            known
-            for known in self.matches
-            if known.block is match.block
-            and match.block.exception is not None
-            and known.line.raw in match.block.lines
-        ]
-        if of_message:
-            if ORDER[match.rule.id] < ORDER[of_message[0].rule.id]:
-                match.line = of_message[0].line if match.line.level else match.line
-                self.matches[self.matches.index(of_message[0])] = match
-            return
-        if sum(known.rule is match.rule for known in self.matches) < _MATCHES_OF_A_RULE:
-            self.matches.append(match)
-
-    def _complete(self, line: LogLine, block: ErrorBlock) -> None:
-        """A later line of a message may complete a match, or show that its rule does not fit."""
-        for match in [m for m in self.matches if m.block is block and m.lines_ahead]:
-            match.lines_ahead -= 1
-            pattern = match.rule.compiled_detail
-            if pattern and (found := pattern.search(line.text)):
-                match.values.update(_filled(found))
-                match.detail, match.lines_ahead = line.raw[:SHOWN], 0
-            if match.raised and match.rule.unless:
-                message = "\n".join(block.message)
-                if not match.rule.fits(message, match.values["frames"]):
-                    self.matches.remove(match)
+        changes = -1 if self.serving else self.start.changes
+        self.matches.read(line, block, changes, self._context)
 
     def _context(self) -> dict[str, str]:
         facts = self.start.facts
@@ -326,12 +228,3 @@ class ErrorLog:
             "weights": str(facts.weights_gib or ""),
             "available_kv": str(facts.available_kv_gib or ""),
         }
-
-
-def _position(line: LogLine, found: re.Match[str]) -> int:
-    at = line.raw.find(found[0].split("\n")[0])
-    return max(at, 0)
-
-
-def _filled(found: re.Match[str]) -> dict[str, str]:
-    return {name: value for name, value in found.groupdict().items() if value}

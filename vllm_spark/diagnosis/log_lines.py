@@ -13,7 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 LONGEST_TEXT = 6000
-"""Characters of one line that are looked at. Lists of 300 architectures end nothing useful."""
+"""Characters of one line that any pattern of the catalogue sees: half from its begin, half from its
+end. A log is no trusted input, and the work of some patterns grows with the square of the line. The
+longest useful lines, which list the 300 architectures of a release, keep both their ends."""
+
+SHOWN = 500
+"""Characters of a line that are kept to be shown."""
 
 KERNEL = "kernel"
 """The `process` of a line of the kernel, from a journal or from dmesg."""
@@ -134,7 +139,15 @@ def log_lines(chunk: str, margin: Margin | None = None) -> Iterator[LogLine]:
         chunk = _ESCAPED_END.sub("\n", chunk).replace('\\"', '"')
     for raw in re.split(r"[\r\n]+", chunk) if "\r" in chunk or "\n" in chunk else (chunk,):
         if raw:
+            raw = shortened(raw)
             yield _parsed(raw, margin.width(raw) if margin else 0)
+
+
+def shortened(raw: str) -> str:
+    """The line, cut in its middle to `LONGEST_TEXT` characters and a mark."""
+    if len(raw) <= LONGEST_TEXT:
+        return raw
+    return f"{raw[: LONGEST_TEXT // 2]} … {raw[-LONGEST_TEXT // 2 :]}"
 
 
 def _unwrapped(chunk: str) -> str:
@@ -153,8 +166,6 @@ def _unwrapped(chunk: str) -> str:
 
 
 def _parsed(raw: str, margin: int) -> LogLine:
-    if len(raw) > LONGEST_TEXT:
-        raw = f"{raw[: LONGEST_TEXT // 2]} … {raw[-LONGEST_TEXT // 2 :]}"
     header = _VLLM.search(raw, 0, 300)
     if header:
         named = _PROCESS.search(raw, 0, header.start())

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
+from vllm_spark.diagnosis.log_lines import shortened
+
 LONGEST_PASTE = 20_000
 """Lines up to which a log is held in memory to see in which order they stand."""
 
@@ -174,4 +176,4 @@ def without_spaces(lines: list[str]) -> list[str]:
     """The lines without any space and head, where a screenshot's text recognition lost most."""
     if len(lines) > _LONGEST_REPAIR or not any(map(_LOST_SPACES.search, lines)):
         return []
-    return [_HEAD_WITHOUT_SPACES.sub("", "".join(line.split())) for line in lines]
+    return [_HEAD_WITHOUT_SPACES.sub("", "".join(shortened(line).split())) for line in lines]

@@ -16,44 +16,23 @@ How the cause is found, in this order:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable
+from itertools import chain, islice
 from typing import Literal
 
-from vllm_spark.diagnosis.error_log import SHOWN, ErrorLog, Match
+from vllm_spark.diagnosis.answer import Diagnosis, issue_text, shown, shown_lines
+from vllm_spark.diagnosis.error_log import ErrorLog
 from vllm_spark.diagnosis.failures import EXIT_CODES, KILLED_FOR_MEMORY, Rank
-from vllm_spark.diagnosis.issue_text import issue_text
-from vllm_spark.diagnosis.log_lines import Margin, log_lines
-from vllm_spark.diagnosis.pastes import (
-    LONGEST_PASTE,
-    as_written,
-    looks_wrapped,
-    repaired,
-)
+from vllm_spark.diagnosis.log_lines import SHOWN, Margin, log_lines
+from vllm_spark.diagnosis.matches import Match
+from vllm_spark.diagnosis.pastes import LONGEST_PASTE, as_written, looks_wrapped, repaired
 from vllm_spark.diagnosis.spaceless import match_without_spaces
 from vllm_spark.diagnosis.start_log import StartLog
-from vllm_spark.redaction import redacted
+
+__all__ = ["Diagnosis", "LogDiagnosis", "diagnose"]
 
 _STOPPED_BY_SIGNAL = (130, 143)  # 128 + SIGINT, 128 + SIGTERM
 _MESSAGE_LINES = 3
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What became of a server. `evidence` are lines of its log, secrets taken out.
-
-    `healthy`: it served, whether or not it was stopped later. `failed`: it will not serve.
-    `unknown`: the log does not decide. `rule` is the id in the catalogue, "" without one. `issue`
-    is the text of an issue for a failure that the catalogue lacks, else "".
-    """
-
-    verdict: Literal["failed", "healthy", "unknown"]
-    cause: str
-    fix: str
-    evidence: tuple[str, ...] = ()
-    rule: str = ""
-    issue: str = ""
 
 
 def diagnose(
@@ -72,7 +51,7 @@ def diagnose(
     head = list(islice(rest, LONGEST_PASTE))
     following = next(rest, None)
     if following is not None:  # a whole log, not a paste: read once, in constant memory
-        return _read(_joined(head, following, rest), version).diagnosis(exit_code, oom_killed)
+        return _read(chain(head, (following,), rest), version).diagnosis(exit_code, oom_killed)
     head = as_written(head)
     first = _read(head, version)
     found = first.diagnosis(exit_code, oom_killed)
@@ -89,14 +68,8 @@ def _without_spaces(lines: list[str], version: str) -> Diagnosis | None:
     match = match_without_spaces(lines, version)
     if match is None:
         return None
-    cause, fix, line = map(_shown, match[1:])
-    return Diagnosis("failed", cause, fix, (line[:SHOWN],), match[0])
-
-
-def _joined(head: list[str], following: str, rest: Iterator[str]) -> Iterator[str]:
-    yield from head
-    yield following
-    yield from rest
+    rule, cause, fix, line = match
+    return Diagnosis("failed", shown(cause), shown(fix), (shown(line[:SHOWN]),), rule)
 
 
 def _read(lines: Iterable[str], version: str | None) -> LogDiagnosis:
@@ -294,37 +267,7 @@ class LogDiagnosis:
         )
 
     def _best(self) -> Match | None:
-        """The match that explains most, by the order that this module's docstring gives."""
-        log = self._log
-        quiet = log.death is None
-        usable = [
-            match
-            for match in log.matches
-            if match.block.deadly
-            or (
-                match.rule.anywhere
-                and not match.raised  # a thread's traceback: the process survived it
-                and (match.changes >= 0 or not match.line.level)
-            )
-            or match.rule.rank >= Rank.HINT
-            or (
-                quiet
-                and match.changes == self.start.changes
-                and not (match.rule.deaths_only and match.line.level)
-            )
-        ]
-        best = min(
-            usable,
-            key=lambda match: (
-                max(match.rule.rank, Rank.GENERAL),
-                not match.block.deadly,
-                match.rule.rank,
-            ),
-            default=None,
-        )
-        if best is None:
-            return None
-        return next((match for match in log.matches if best.rule.id in match.rule.root_of), best)
+        return self._log.matches.best(self.start.changes, quiet=self._log.death is None)
 
     def _explained(self, match: Match) -> Diagnosis:
         cause, fix = match.rule.explain(match.values) or ("", "")
@@ -356,21 +299,12 @@ class LogDiagnosis:
         *,
         asks: bool = False,
     ) -> Diagnosis:
-        lines = tuple(dict.fromkeys(_shown(line[: SHOWN + 2]) for line in evidence if line.strip()))
+        lines = tuple(dict.fromkeys(shown(line[: SHOWN + 2]) for line in evidence if line.strip()))
         log = self._log
         issue = ""
         if asks:
-            issue = _shown_lines(
+            issue = shown_lines(
                 issue_text(log.version, log.facts.settings, log.facts.chosen, log.doing, lines)
             )
-        cause = " ".join(_shown(cause[: 2 * SHOWN]).split())
-        return Diagnosis(verdict, cause, _shown(fix), lines, rule, issue)
-
-
-def _shown(text: str) -> str:
-    """Without secrets, and without what would move a terminal's cursor."""
-    return "".join(c if c.isprintable() else " " for c in redacted(text))
-
-
-def _shown_lines(text: str) -> str:
-    return "\n".join(map(_shown, text.splitlines()))
+        cause = " ".join(shown(cause[: 2 * SHOWN]).split())
+        return Diagnosis(verdict, cause, shown(fix), lines, rule, issue)

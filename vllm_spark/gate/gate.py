@@ -35,7 +35,9 @@ ENDS_BY_ITSELF_SECONDS = 8.0
 needs about 5 s (measured on an H100): its last lines and exit code come at the end, and until then
 it ignores SIGTERM."""
 
-UNKNOWN_FIX = "the last lines of the log may tell; `make diagnose` reads a log that was saved"
+UNKNOWN_FIX = (
+    "read the last lines of the log; `make diagnose CONTAINER=<name>` looks at the container again"
+)
 
 
 @dataclass(frozen=True)

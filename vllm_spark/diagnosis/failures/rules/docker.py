@@ -180,7 +180,7 @@ RULES = (
     ),
     Rule(
         id="registry_unreachable",
-        patterns=(r"daemon: (?P<why>Get \"https?://[^\"]+/v2/.*(?:no such host|timeout|refused"
+        patterns=(r"daemon: (?P<why>Get \"https?://[^\"/]+/v2/.*(?:no such host|timeout|refused"
                   r"|unreachable|deadline exceeded).*)",
                   r"daemon: (?P<why>toomanyrequests: .{1,120})"),
         cause="Docker cannot reach the registry of the image: {why}",

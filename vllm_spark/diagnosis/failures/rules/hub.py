@@ -120,8 +120,9 @@ RULES = (
     ),
     Rule(
         id="download_cannot_be_written",
-        patterns=(r"(?:Data processing error|CAS service error).*(?P<why>(?:IO|I/O) [Ee]rror: ?"
-                  r"(?!.*(?:No space|quota|[Pp]ermission)).+)",),
+        patterns=(r"(?:Data processing error|CAS service error).{0,300}?"
+                  r"(?P<why>(?:IO|I/O) [Ee]rror: ?"
+                  r"(?!.{0,300}(?:No space|quota|[Pp]ermission)).+)",),
         cause="the download cannot be written to the cache: {why}",
         fix="put the cache (HF_HOME) on a local disk in place of a network file system, and start"
              f" again; or try the other way: {_NO_XET}",
@@ -142,8 +143,9 @@ RULES = (
     ),
     Rule(
         id="xet_unreachable",
-        patterns=(r"(?:Data processing error|CAS service error)[: ]+(?!.*(?:IO|I/O) [Ee]rror)"
-                  r"(?P<why>.*(?:Request failed after \d+ retries|reqwest|(?i:request error)"
+        patterns=(r"(?:Data processing error|CAS service error)[: ]{1,4}"
+                  r"(?!.{0,300}(?:IO|I/O) [Ee]rror)"
+                  r"(?P<why>.{0,300}(?:Request failed after \d+ retries|reqwest|(?i:request error)"
                   r"|ConnectError|dns error|timed out).{0,80})",),
         cause="the hub's Xet storage cannot be reached, or did not answer: {why}",
         fix=f"start again; if it repeats, {_NO_XET}; check that the container reaches"

@@ -10,11 +10,6 @@ _CUDA_IMAGE = ("use an image built for this GPU: on a DGX Spark nvcr.io/nvidia/v
                " vllm/vllm-openai built for CUDA 13 (cu130)")  # fmt: skip
 
 
-def _capability(values: Values) -> Values:
-    needs, has = values.get("needs"), values.get("has")
-    return {"capability": f" (needs capability {needs}, has {has})" if needs else ""}
-
-
 def _compiler_for_gpu(values: Values) -> Values:
     """Triton's ptxas can be another one; FlashInfer's nvcc ("compute_121a") is the image's."""
     if values["arch"].startswith("compute_"):
@@ -297,43 +292,5 @@ RULES = (
         cause="this GPU cannot compute with bfloat16 ({gpu}: capability {has}, {needs} needed)",
         fix="set dtype: half",
         source="platforms/cuda.py",
-    ),
-    Rule(
-        id="weights_not_divisible",
-        patterns=(r"(?P<why>The output_size of gate's and up's weight = \d+ is not divisible by"
-                  r" weight quantization block_n = \d+)",
-                  r"(?P<why>Weight \w+ ?= ?\d+(?: for layer '[^']*')? is not divisible by +"
-                  r"(?:weight quantization block_[nk]|min_thread_[nk]|group_size) ?= ?\d+)",
-                  r"(?P<why>The (?:in|out)put size is not aligned with the quantized weight shape)",
-                  r"(?P<why>\b\w{0,40}MARLIN_MIN_THREAD_[NK] \(\d+\) > \w+)",
-                  r"AssertionError: (?P<why>\d+ is not divisible by \d+)"),
-        cause="the model's weights cannot be split like this: {why}",
-        fix="lower tensor-parallel-size (of a mixture of experts, enable-expert-parallel: true"
-             " keeps each expert whole), or use a checkpoint with another quantization",
-        source="vllm#17569, vllm#13640, vllm#5675, vllm#40361; distributed/utils.py",
-    ),
-    Rule(
-        id="quantization_not_implemented",
-        patterns=(r"NotImplementedError: (?P<why>.{0,120}\b(?:BNB|[Bb]itsandbytes|AWQ|GPTQ|GGUF|FP8"
-                  r"|NVFP4|MXFP4)\b.{0,80})",
-                  r"(?P<why>Model \w+ does not support (?i:bitsandbytes) quantization.{0,60})"),
-        cause="this vLLM has not implemented the quantization for this model: {why}",
-        fix="use a newer image, or a checkpoint with another quantization (FP8, NVFP4 or AWQ) in"
-             " place of quantization: {quantization}",
-        source="vllm#35845",
-        compute=lambda values: {"quantization": values.get("quantization") or "bitsandbytes"},
-        unless=r"(?i)kv.?cache|MoE backend|lora",
-    ),
-    Rule(
-        id="quantization_unsupported_gpu",
-        patterns=(r"The quantization method (?P<method>\S+) is not supported for the current GPU\."
-                  r" Minimum capability: (?P<needs>\d+)\. Current capability: (?P<has>\d+)",
-                  r"Quantization (?P<method>scheme) is not supported for the current GPU",
-                  r"\b(?P<method>\w{1,40}) quantization is currently not supported (?:in|on|for)"),
-        cause="quantization {method} does not run on this GPU{capability}",
-        fix="use a checkpoint with another quantization (FP8 or NVFP4 on a DGX Spark), or an"
-             " image that is built for this GPU",
-        source="config/vllm.py",
-        compute=_capability,
     ),
 )  # fmt: skip

@@ -146,7 +146,7 @@ RULES = (
         patterns=(r"Available memory on node \d+ \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on"
                   r" startup is less than desired CPU memory utilization"
                   r" \((?P<util>[\d.]+), (?P<want>[\d.]+) GiB\)",),
-        cause="the CPU engine wants {want} GiB (gpu-memory-utilization {util}), but only {free} of"
+        cause="vLLM on the CPU wants {want} GiB (gpu-memory-utilization {util}), but only {free} of"
               " {total} GiB are available",
         fix="set gpu-memory-utilization to at most {fits} (it rules host memory on a CPU), or"
              " stop other programs",
