@@ -18,7 +18,7 @@ from vllm_spark.deployment.serving import (
     server_environment,
     stop_seconds,
 )
-from vllm_spark.deployment.tenants import COMMIT_LABEL, VERSION_LABEL, Identity
+from vllm_spark.deployment.tenants import COMMIT_LABEL, IDENTITY_LABELS, VERSION_LABEL, Identity
 from vllm_spark.docker_host.memory_wait import make_room
 
 CONTAINER_PORT = 8000
@@ -118,15 +118,16 @@ def identity_of(server: str) -> pulumi.Output[Identity]:
 
 def _labels(
     identity: pulumi.Output[Identity], release: Release, commit: pulumi.Output[str] | None
-) -> pulumi.Output[list[docker.ContainerLabelArgs]]:
-    facts = {VERSION_LABEL: release.version, COMMIT_LABEL: commit}
-    return pulumi.Output.all(identity, facts).apply(
-        lambda known: [
-            docker.ContainerLabelArgs(label=label, value=value)
-            for label, value in {**known[0].labels, **known[1]}.items()
-            if value is not None
-        ]
-    )
+) -> list[docker.ContainerLabelArgs]:
+    # An output each, not one of them all: a preview then shows which one is not known yet.
+    def of_identity(label: str) -> pulumi.Output[str]:
+        return identity.apply(lambda known: known.labels[label])
+
+    facts: dict[str, pulumi.Input[str]] = {label: of_identity(label) for label in IDENTITY_LABELS}
+    facts[VERSION_LABEL] = release.version
+    if commit is not None:
+        facts[COMMIT_LABEL] = commit
+    return [docker.ContainerLabelArgs(label=label, value=facts[label]) for label in facts]
 
 
 def _room_hook(

@@ -16,6 +16,9 @@ from tests.offline.registry import PASSWORD, registry
 
 pytestmark = pytest.mark.e2e
 
+AS_ON_A_GPU = {"state": "stopped", "host": {"memoryGiB": 64}}
+"""The image's name is not that of one for the CPU, so the plan is for a GPU."""
+
 
 @pytest.fixture(scope="module")
 def image(docker_client: docker.DockerClient) -> Iterator[str]:
@@ -26,7 +29,7 @@ def image(docker_client: docker.DockerClient) -> Iterator[str]:
 
 
 def test_without_a_password_the_key_to_set_is_named(project: Project, image: str) -> None:
-    project.configure(image={"name": image, "vllmVersion": "0.32.0"}, state="stopped")
+    project.configure(image={"name": image, "vllmVersion": "0.32.0"}, **AS_ON_A_GPU)
     up = project.up()
     assert up.code != 0
     assert "`pulumi config set --secret vllm-spark:registryPassword`" in up.output

@@ -73,7 +73,7 @@ def test_it_plans_a_config_json_in_an_empty_folder(bin_: Path, tmp_path: Path) -
     (tmp_path / "config.json").write_text(json.dumps(QWEN3_8B))
     engine = "--engine=--gpu-memory-utilization 0.8"
     fit = ("fit", "--model", "config.json", engine, "--json")
-    assert json.loads(run(bin_ / "vllm-spark", *fit, cwd=tmp_path))["fits"] is True
+    assert json.loads(run(bin_ / "vllm-spark", *fit, cwd=tmp_path))["fits"] == "yes"
 
 
 def test_a_program_can_import_the_component_and_its_types(bin_: Path, tmp_path: Path) -> None:

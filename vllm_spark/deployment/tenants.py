@@ -25,6 +25,9 @@ COMMIT_LABEL = "vllm-spark.commit"
 """The commit of the model's files that the server was started with."""
 
 
+IDENTITY_LABELS = ("vllm-spark.project", STACK_LABEL, SERVER_LABEL, "vllm-spark.state-id")
+
+
 @dataclass(frozen=True)
 class Identity:
     """The owner of a container. `state_id` is a random id in the stack's state.
@@ -40,12 +43,8 @@ class Identity:
     @property
     def labels(self) -> dict[str, str]:
         """The labels that identify the owner, on every container of the server."""
-        return {
-            "vllm-spark.project": self.project,
-            STACK_LABEL: self.stack,
-            SERVER_LABEL: self.server,
-            "vllm-spark.state-id": self.state_id,
-        }
+        values = (self.project, self.stack, self.server, self.state_id)
+        return dict(zip(IDENTITY_LABELS, values, strict=True))
 
     def owns(self, inspected: Mapping[str, Any]) -> bool:
         """Whether this server, of this state, created the container."""
