@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import select
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
 import docker
 import pytest
+from docker.errors import NotFound
 
 from tests.e2e.project import FAKE_IMAGE, ROOT, UP, Project, Underway
 from vllm_spark.docker_host.fetch import LABEL
@@ -37,17 +37,19 @@ def hub(docker_client: docker.DockerClient) -> Iterator[str]:
 
 
 @pytest.fixture
-def fetching(project: Project, hub: str) -> Underway:
+def fetching(project: Project, hub: str, docker_client: docker.DockerClient) -> Iterator[Underway]:
     """An `up` that waits for a download."""
+    volume = docker_client.volumes.create(f"{project.container}-cache")
     project.configure_fake(
         {},
         model={"id": MODEL},
         container={"environment": {"HF_ENDPOINT": hub}},
-        cache={"volume": f"{project.container}-cache"},
+        cache={"volume": volume.name},
     )
     up = project.begin(*UP)
     up.until("MiB/s")
-    return up
+    yield up
+    volume.remove(force=True)
 
 
 def fetches(docker_client: docker.DockerClient) -> list[str]:
@@ -67,15 +69,14 @@ def test_ctrl_c_ends_the_download(fetching: Underway, docker_client: docker.Dock
 
 
 def test_a_pulumi_that_is_killed_takes_the_download_with_it(
-    fetching: Underway, project: Project, docker_client: docker.DockerClient
+    fetching: Underway, docker_client: docker.DockerClient
 ) -> None:
-    orphans = [os.pidfd_open(provider) for provider in project.processes(b"pulumi.dynamic")]
-    assert orphans
+    (name,) = fetches(docker_client)
+    download = docker_client.containers.get(name)
     fetching.process.kill()
     fetching.end()
-    for orphan in orphans:
-        ended, _, _ = select.select([orphan], [], [], 30)
-        assert ended
+    with suppress(NotFound):  # it is gone already
+        download.wait(condition="removed", timeout=30)
     assert fetches(docker_client) == []
 
 
