@@ -7,6 +7,7 @@ import pytest
 from vllm_spark.flags.argv import FlagValue
 from vllm_spark.flags.checks import check, integer
 from vllm_spark.flags.engine_flags import EngineFlags
+from vllm_spark.flags.history import NEWEST
 from vllm_spark.images import Version
 from vllm_spark.memory.model_checks import check_length, check_quantization
 from vllm_spark.memory.quantization import Quantization
@@ -188,8 +189,8 @@ def test_a_word_from_a_later_release_is_refused_with_that_release() -> None:
 
 def test_an_unknown_word_is_fixed_with_the_nearest_and_left_to_releases_beyond_the_table() -> None:
     assert the_error({"kv-cache-dtype": "fp8_e4m4"}).fix == "write fp8_e4m3"
-    assert len(errors({"kv-cache-dtype": "fp9"}, "0.33.0")) == 1
-    assert errors({"kv-cache-dtype": "fp9"}, "0.33.1") == []
+    assert len(errors({"kv-cache-dtype": "fp9"}, str(NEWEST))) == 1
+    assert errors({"kv-cache-dtype": "fp9"}, f"{NEWEST}.1") == []
 
 
 def test_a_batch_must_hold_a_token_of_every_sequence() -> None:

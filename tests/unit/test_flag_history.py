@@ -25,6 +25,7 @@ def test_every_entry_of_the_table_has_a_kind_and_dates_in_order() -> None:
     for name, flag in KNOWN.items():
         assert flag.kind in get_args(Kind), name
         assert flag.added is None or flag.added <= NEWEST, name
+        assert flag.removed is None or flag.removed <= NEWEST, name
         assert flag.added is None or flag.removed is None or flag.added < flag.removed, name
 
 
