@@ -91,6 +91,6 @@ class RollbackError(VllmSparkError):
 
 
 class Interrupted(VllmSparkError):
-    """Somebody pressed Ctrl-C."""
+    """The user pressed Ctrl-C."""
 
     exit_code = 130

@@ -1,4 +1,4 @@
-"""Which vLLM an image holds, and how its container has to be told what to serve.
+"""Which vLLM an image holds, and how its container takes the model to serve.
 
 The same `vllm serve` needs three container commands, because images differ in their entrypoint:
 NVIDIA's must keep its own (it arranges CUDA forward compatibility) and takes `vllm serve MODEL ...`
