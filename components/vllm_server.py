@@ -66,7 +66,7 @@ class VllmServer(pulumi.ComponentResource):
         super().__init__("spark:vllm:Server", resource_name, None, opts)
         settings = _rolled_back(resource_name) or args.settings
         self.review = self._reviewed(settings, has_key=args.api_key is not None)
-        environment = _environment(args)
+        environment = _environment(args, settings)
         plan = self.review.plan
         self.container_name = container_name(settings, resource_name, pulumi.get_stack())
         self.url = settings.endpoint.base_url
@@ -185,10 +185,10 @@ def _rolled_back(server: str) -> Settings | None:
     return Settings.from_declared(given[server]) if server in given else None
 
 
-def _environment(args: VllmServerArgs) -> dict[str, pulumi.Input[str]]:
+def _environment(args: VllmServerArgs, settings: Settings) -> dict[str, pulumi.Input[str]]:
     """The container's variables that are not in its settings. RunError for one that is in both."""
     variables = dict(args.environment)
-    if twice := sorted(variables.keys() & args.settings.container.environment.keys()):
+    if twice := sorted(variables.keys() & settings.container.environment.keys()):
         raise pulumi.RunError(
             f"{', '.join(twice)}: set in container.environment, and as a secret too\n"
             "  fix: remove one of the two"

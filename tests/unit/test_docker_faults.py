@@ -176,13 +176,6 @@ def test_containers_on_other_gpus_are_no_tenants(device: str, daemon: FakeDaemon
     assert [one.name for one in found] == ["one"]
 
 
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize(
     ("address", "protocol", "held"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -239,41 +239,23 @@ def test_memory_that_docker_does_not_tell_is_not_known(daemon: FakeDaemon) -> No
 # Ports
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def held_port() -> Iterator[int]:
-    """A port that another process listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield int(listener.getsockname()[1])
-
-
 def publishing(port: int, address: str = "127.0.0.1") -> dict[str, Any]:
     bound = {"8000/tcp": [{"HostIp": address, "HostPort": str(port)}]}
     return {"host": {"PortBindings": bound}}
 
 
-def test_a_free_port_is_no_problem(
-    daemon: FakeDaemon, available: SetAvailable, free_port: int
-) -> None:
-    daemon.add("other", **publishing(free_port + 1))
-    assert host().port_problem(Endpoint(port=free_port), []) is None
+def test_a_free_port_is_no_problem(daemon: FakeDaemon, available: SetAvailable, port: int) -> None:
+    daemon.add("other", **publishing(port + 1))
+    assert host().port_problem(Endpoint(port=port), []) is None
 
 
 def test_a_port_of_another_container_is_named_with_it(
-    daemon: FakeDaemon, available: SetAvailable, free_port: int
+    daemon: FakeDaemon, available: SetAvailable, port: int
 ) -> None:
-    daemon.add("other", **publishing(free_port))
-    problem = host().port_problem(Endpoint(port=free_port), [])
+    daemon.add("other", **publishing(port))
+    problem = host().port_problem(Endpoint(port=port), [])
     assert problem is not None
-    assert f"port {free_port} on 127.0.0.1: is held by container other ({IMAGE})" in str(problem)
+    assert f"port {port} on 127.0.0.1: is held by container other ({IMAGE})" in str(problem)
     assert problem.fix.startswith("docker stop other, or use another port: ")
 
 
@@ -304,9 +286,9 @@ def test_the_ports_of_another_machine_are_not_tried_here(
 
 
 def test_an_address_that_this_host_does_not_have_is_said(
-    daemon: FakeDaemon, available: SetAvailable, free_port: int
+    daemon: FakeDaemon, available: SetAvailable, port: int
 ) -> None:
-    endpoint = Endpoint.model_validate({"bind": "192.0.2.1", "port": free_port})
+    endpoint = Endpoint.model_validate({"bind": "192.0.2.1", "port": port})
     problem = host().port_problem(endpoint, [])
     assert problem is not None
     assert "this host cannot listen there: Cannot assign requested address" in problem.what

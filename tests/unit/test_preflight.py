@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,21 +38,6 @@ def spark(daemon: FakeDaemon, available: SetAvailable) -> None:
     """A Spark with the image, whose vLLM accepts everything and sees the GPU."""
     daemon.add_image(IMAGE)
     image_says(daemon)
-
-
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def held_port() -> Iterator[int]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield int(listener.getsockname()[1])
 
 
 def image_says(daemon: FakeDaemon, **answer: Any) -> None:
