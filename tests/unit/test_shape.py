@@ -376,6 +376,25 @@ def test_a_number_of_layers_that_no_model_has_is_refused_at_once(layers: Any) ->
         shape_of(LLAMA_8B | {"num_hidden_layers": layers})
 
 
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("vision_config", "hidden_size", 9.1e152),
+        ("text_config", "num_kv_shared_layers", 30),
+    ],
+)
+def test_a_size_beside_the_layers_that_no_model_has_is_no_traceback(
+    part: str, key: str, value: Any, tmp_path: Path
+) -> None:
+    config = json.loads(config_path("google--gemma-4-26B-A4B").read_text())["config"]
+    config[part][key] = value
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConfigError) as raised:
+        read_config(path)
+    assert all(problem.fix for problem in raised.value.problems)
+
+
 VALUES = st.one_of(
     st.none(),
     st.booleans(),

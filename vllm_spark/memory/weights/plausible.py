@@ -50,8 +50,13 @@ def check_shape(shape: ModelShape) -> None:
     """ValueError for sizes that were read off other keys and cannot be a model's."""
     sizes = [shape.positions, shape.query_size, shape.ffn_size, *_cache_sizes(shape)]
     sizes += [size for linear in shape.linears for size in (linear.inputs, linear.outputs)]
-    if not all(0 < size <= _LARGEST for size in sizes) or shape.rotary_elements < 0:
+    extra = (shape.rotary_elements, shape.vision_parameters or 0)
+    if not all(0 < size <= _LARGEST for size in sizes) or not all(
+        0 <= size <= _LARGEST for size in extra
+    ):
         raise ValueError("a size that no model has")
+    if not shape.cached:
+        raise ValueError("no layer that keeps a cache")
 
 
 def _cache_sizes(shape: ModelShape) -> Iterator[int]:
