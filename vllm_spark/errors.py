@@ -11,6 +11,7 @@
     ├── PreflightError         the host cannot take the container as it is declared
     ├── GateError              the server does not serve
     ├── RollbackError          the last good deployment cannot be deployed again
+    ├── ChangesError           two versions of the stacks cannot be compared, or a report be read
     └── Interrupted            Ctrl-C, or Pulumi's Cancel
 
 The text of each says what is wrong (key, value, place), why, and the fix: it is what a person
@@ -88,6 +89,10 @@ class GateError(VllmSparkError):
 
 class RollbackError(VllmSparkError):
     """The last good deployment cannot be deployed again."""
+
+
+class ChangesError(VllmSparkError):
+    """Two versions of the stacks cannot be compared, or a report of that cannot be read."""
 
 
 class Interrupted(VllmSparkError):
