@@ -23,8 +23,8 @@ from vllm_spark.config.values import secret_problem
 from vllm_spark.deployment.memory_actual import compared
 from vllm_spark.deployment.review import Review, review
 from vllm_spark.deployment.serving import TOKEN_VARIABLES, container_name
-from vllm_spark.docker_host.connection import resolve
-from vllm_spark.errors import VllmSparkError
+from vllm_spark.docker_host.connection import NO_DAEMON, connect, resolve
+from vllm_spark.errors import DockerUnavailable, VllmSparkError
 from vllm_spark.memory.report import output_of, table
 
 
@@ -165,18 +165,37 @@ class VllmServer(pulumi.ComponentResource):
         """
         if self.get_provider("docker:index/container:Container") is not None:
             return pulumi.ResourceOptions(parent=self)
-        daemon = resolve()
         image = settings.image
         login = docker.ProviderRegistryAuthArgs(
             address=image.reference.registry, username=image.registry_user, password=password
         )
         provider = docker.Provider(
             f"{resource_name}-docker",
-            host=daemon.address if daemon.context is not None else None,
+            # Given None, the SDK would take DOCKER_HOST and write this machine's address into the
+            # state. A preview on another machine would then show a change.
+            host=pulumi.Output.from_input(_host_of_context()),
             registry_auth=None if password is None else [login],
             opts=pulumi.ResourceOptions(parent=self),
         )
         return pulumi.ResourceOptions(parent=self, providers=[provider])
+
+
+def _host_of_context() -> str | None:
+    """The daemon of the Docker context in use; None if none is, or DOCKER_HOST is set.
+
+    RunError if no daemon answers: the plugins name neither the socket nor a fix. A preview warns.
+    """
+    daemon = None
+    try:
+        daemon = resolve()
+        if daemon.address != NO_DAEMON:
+            connect()
+    except DockerUnavailable as error:
+        if not pulumi.runtime.is_dry_run():
+            raise pulumi.RunError(str(error)) from None
+        without = f"make preview STACK={pulumi.get_stack()}"
+        pulumi.log.warn(f"{error}\n  to preview without Docker: {without}")
+    return daemon.address if daemon is not None and daemon.context is not None else None
 
 
 def _rolled_back(server: str) -> Settings | None:

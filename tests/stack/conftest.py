@@ -80,6 +80,7 @@ def deploy(monkeypatch: pytest.MonkeyPatch) -> Deploy:
         monkeypatch.setattr(
             f"pulumi.resource_hooks.{hook}", lambda _hook: asyncio.ensure_future(_registered())
         )
+    monkeypatch.setattr("components.vllm_server.connect", lambda: None)
 
     def run(
         stack: str,

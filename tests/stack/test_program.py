@@ -11,6 +11,7 @@ import pytest
 from pulumi.runtime.rpc import is_rpc_secret, unwrap_rpc_secret
 
 from tests.stack.conftest import Deploy
+from vllm_spark.errors import DockerUnavailable
 
 CONTAINER = "docker:index/container:Container"
 IMAGE = "docker:index/remoteImage:RemoteImage"
@@ -196,6 +197,24 @@ def test_a_registry_password_logs_in_to_the_images_registry_and_stays_secret(
     (login,) = json.loads(unwrap_rpc_secret(sealed))
     assert login == {"address": "nvcr.io", "username": "$oauthtoken", "password": "nvapi-of-ours"}
     assert "registryAuth" not in deploy("spark").inputs("pulumi:providers:docker")
+
+
+def test_the_address_of_this_machines_daemon_is_not_written_into_the_state(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///run/user/1000/docker.sock")
+    assert "host" not in deploy("spark").inputs("pulumi:providers:docker")
+
+
+def test_an_update_without_docker_ends_before_anything_is_declared(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down() -> None:
+        raise DockerUnavailable("no Docker daemon answers at x: why\n  fix: do that")
+
+    monkeypatch.setattr("components.vllm_server.connect", down)
+    with pytest.raises(pulumi.RunError, match=r"no Docker .* x: why\n  fix: do that"):
+        deploy("spark")
 
 
 def test_repositories_that_flags_name_are_fetched_beforehand(deploy: Deploy) -> None:

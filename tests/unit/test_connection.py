@@ -14,7 +14,15 @@ import pytest
 from docker.transport.unixconn import UnixHTTPConnection
 
 from tests.fake_daemon import FakeDaemon, hangs_up, refuses
-from vllm_spark.docker_host.connection import DEFAULT_SOCKET, connect, docker_errors, resolve
+from vllm_spark.docker_host.connection import (
+    DEFAULT_SOCKET,
+    NO_DAEMON,
+    connect,
+    docker_errors,
+    plugin_variables,
+    preview_variables,
+    resolve,
+)
 from vllm_spark.errors import DockerRefused, DockerUnavailable
 
 MakeContext = Callable[..., Path]
@@ -208,6 +216,53 @@ def test_the_docker_cli_comes_to_the_same_answer(
 def _docker(*arguments: str) -> str:
     ran = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
     return ran.stdout.strip()
+
+
+# What Pulumi's docker plugin is told, which reads variables and no context in use
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({}, {}),
+        ({"DOCKER_HOST": "tcp://far:2375"}, {}),
+        ({"DOCKER_CONTEXT": "rootless"}, {"DOCKER_HOST": ELSEWHERE, "DOCKER_CONTEXT": ""}),
+        ({"DOCKER_CONTEXT": "default"}, {"DOCKER_CONTEXT": ""}),
+        (
+            {"DOCKER_HOST": "tcp://far:2375", "DOCKER_CONTEXT": "rootless"},
+            {"DOCKER_CONTEXT": ""},
+        ),
+    ],
+)
+def test_the_plugin_is_told_only_what_it_would_not_find_itself(
+    environment: dict[str, str],
+    told: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    make_context: MakeContext,
+) -> None:
+    make_context("rootless", ELSEWHERE)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert plugin_variables() == told
+
+
+def test_the_plugin_is_told_which_context_is_in_use(
+    config: Path, make_context: MakeContext
+) -> None:
+    make_context("rootless", ELSEWHERE)
+    use(config, "rootless")
+    assert plugin_variables() == {"DOCKER_HOST": ELSEWHERE}
+
+
+def test_a_preview_goes_without_a_daemon_only_where_none_answers(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert preview_variables() == {}
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nowhere.sock")
+    assert preview_variables()["DOCKER_HOST"] == NO_DAEMON
+    monkeypatch.delenv("DOCKER_HOST")
+    monkeypatch.setenv("DOCKER_CONTEXT", "no-such-context")
+    assert preview_variables() == {"DOCKER_HOST": NO_DAEMON, "DOCKER_CONTEXT": ""}
 
 
 # What a person reads

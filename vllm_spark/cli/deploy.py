@@ -18,7 +18,7 @@ from vllm_spark.cli.rollback import after_failed_up
 from vllm_spark.cli.status import show_drift
 from vllm_spark.config.sections import Cache
 from vllm_spark.config.stack_file import load_stack_if_ours, stack_file
-from vllm_spark.docker_host.connection import connect
+from vllm_spark.docker_host.connection import connect, plugin_variables
 from vllm_spark.setup.environment import exports
 from vllm_spark.setup.steps import say
 
@@ -57,7 +57,7 @@ def env() -> None:
     """Print the exports under which plain `pulumi` works: eval "$(make -s env)"."""
     before = dict(os.environ)
     ensure_pulumi()
-    for name, value in exports(before).items():
+    for name, value in {**exports(before), **plugin_variables()}.items():
         click.echo(f"export {name}={shlex.quote(value)}")
 
 

@@ -7,6 +7,7 @@ reports a locked stack.
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vllm_spark.docker_host.connection import plugin_variables, preview_variables
 from vllm_spark.errors import SetupError
 from vllm_spark.project import ROOT
 from vllm_spark.setup.steps import say
@@ -39,9 +41,13 @@ def run_pulumi(*arguments: str, stack: str) -> Ended:
     # it would kill Pulumi: the lock would stay, and running operations would be lost.
     before = signal.signal(signal.SIGINT, lambda number, _frame: interrupts.append(number))
     told = []
+    daemon = preview_variables() if arguments[0] == "preview" else plugin_variables()
     try:
         with subprocess.Popen(
-            ["pulumi", *arguments, "--stack", stack], cwd=ROOT, stderr=subprocess.PIPE
+            ["pulumi", *arguments, "--stack", stack],
+            cwd=ROOT,
+            env={**os.environ, **daemon},
+            stderr=subprocess.PIPE,
         ) as process:
             assert process.stderr is not None
             for line in process.stderr:

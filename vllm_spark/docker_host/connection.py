@@ -25,9 +25,14 @@ from requests.exceptions import RequestException
 from vllm_spark.errors import DockerRefused, DockerUnavailable
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+SOCKET = "the default socket"
+"""The `Daemon.source` of a daemon that no setting chose."""
 
 ANSWER_SECONDS = 60.0
 """The time limit of one read from the daemon."""
+
+NO_DAEMON = "ssh://no-docker.invalid"
+"""What a preview calls the daemon where none answers. Nothing connects to it."""
 
 UNANSWERED = (DockerException, RequestException, DockerUnavailable)
 """The exceptions of a request to the daemon. After it has connected, docker-py does not wrap the
@@ -77,7 +82,35 @@ def resolve() -> Daemon:
         ) from error
     if host:
         return Daemon(host, "DOCKER_HOST", tls=tls)
-    return Daemon(DEFAULT_SOCKET, "the default socket", tls=tls)
+    return Daemon(DEFAULT_SOCKET, SOCKET, tls=tls)
+
+
+def plugin_variables() -> dict[str, str]:
+    """The variables with which Pulumi's docker plugin finds the daemon of `resolve`.
+
+    The official plugin does not read which context is in use, and prefers DOCKER_CONTEXT to
+    DOCKER_HOST, unlike the docker CLI. DockerUnavailable for a broken context.
+    """
+    daemon = resolve()
+    wanted = {"DOCKER_HOST": daemon.address, "DOCKER_CONTEXT": ""}
+    if daemon.source == SOCKET:
+        wanted["DOCKER_HOST"] = ""
+    return {name: text for name, text in wanted.items() if os.environ.get(name, "") != text}
+
+
+def preview_variables() -> dict[str, str]:
+    """The variables with which `pulumi preview` needs no Docker daemon.
+
+    Where one answers, they are those of `plugin_variables`. Elsewhere, the official docker plugin
+    would refuse every preview: when it is configured, it pings any daemon but one behind SSH, to
+    which it connects on demand (pulumi-docker 5.1, provider/image.go: configureDockerClient). A
+    preview asks the plugin only to compare inputs with the state, so it never connects.
+    """
+    try:
+        connect()
+    except DockerUnavailable:
+        return {"DOCKER_HOST": NO_DAEMON, "DOCKER_CONTEXT": ""}
+    return plugin_variables()
 
 
 def _config_folder() -> Path:
