@@ -32,11 +32,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def container(daemon: FakeDaemon) -> Iterator[Container]:
     made = daemon.add("vllm-spark")
+    before = set(threading.enumerate())  # another test's reader may have no daemon left to ask
     yield made
     if daemon.away:
         daemon.comes_back()
     made.exits(0)
-    for reader in threading.enumerate():
+    for reader in set(threading.enumerate()) - before:
         if reader.name.endswith("(_follow)"):
             reader.join(20)
 
