@@ -9,6 +9,7 @@ export $(VALUES)
 
 PYTHON = .venv/bin/python
 CLI = @$(PYTHON) -m vllm_spark
+INSTALL = python3 vllm_spark/setup/python_packages.py
 ONE = --stack="$$STACK" $(if $(SERVER),--server="$$SERVER")
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock"
 SOURCES = __main__.py benchmarks components docs/generate.py offline tests vllm_spark
@@ -87,12 +88,9 @@ lock: .venv/ready-dev ## resolve the ranges of pyproject.toml anew, into require
 	@$(LOCK) --upgrade --constraints requirements.txt pyproject.toml --group dev -o requirements-dev.txt
 
 .venv/ready: requirements.txt
-	@echo "Python packages: installing requirements.txt into .venv"
-	@python3 -m venv .venv || { echo "fix: apt-get install python3-venv" >&2; exit 1; }
-	@.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(INSTALL) $<
 	@touch $@
 
-.venv/ready-dev: .venv/ready requirements-dev.txt
-	@echo "Python packages: installing requirements-dev.txt into .venv"
-	@.venv/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/ready-dev: requirements-dev.txt .venv/ready
+	@$(INSTALL) $<
 	@touch $@

@@ -19,12 +19,12 @@ from vllm_spark.docker_host.connection import connect, docker_errors
 from vllm_spark.errors import SetupError
 from vllm_spark.setup.steps import run, say
 
-IMAGE = "vllm/vllm-openai-cpu:v0.32.0-x86_64"
-"""The image that this module pulls, or builds under the same name."""
+IMAGE = "vllm/vllm-openai-cpu:v0.32.0"
+"""The image that this module pulls, or builds under the same name. vLLM publishes it for x86_64 and
+aarch64 (see .buildkite/scripts/publish-release-images-dockerhub.sh there); Docker takes its own."""
 
 # procps: other tools look into a container with `ps` and `kill`.
 BASE_PACKAGES = "python3,python3-venv,python3-dev,g++,ca-certificates,libnuma1,libgomp1,procps"
-BASE = f"vllm-spark-debian:bookworm-{hashlib.sha256(BASE_PACKAGES.encode()).hexdigest()[:8]}"
 RECIPE_LABEL = "vllm-spark.recipe"
 """On an image that was built here: what it was built from."""
 NEEDED_GIB = 18
@@ -43,10 +43,29 @@ def ensure_cpu_image() -> None:
         run("pull the CPU image", ["docker", "pull", IMAGE], fix="check that it can be reached")
     except SetupError as error:
         say(f"  {error}\n  building it from PyPI and Debian packages instead")
-        _check_disk(client)
-        if not _present(client, BASE):
-            _build_base()
-        _build_image()
+        build_cpu_image(client, IMAGE, architecture=client.version()["Arch"])
+
+
+def build_cpu_image(client: docker.DockerClient, name: str, *, architecture: str) -> None:
+    """Build it under this name for `amd64` or `arm64`; Docker and Debian use the same words.
+
+    SetupError if it fails. An architecture that is not this machine's needs QEMU's user emulation.
+    """
+    _check_disk(client)
+    base = f"vllm-spark-debian:bookworm-{architecture}-{_digest(BASE_PACKAGES.encode())}"
+    if not _present(client, base):
+        _build_base(base, architecture)
+    # Docker before 23 takes an imported image for one of its own architecture.
+    platform = f"linux/{client.images.get(base).attrs['Architecture']}"
+    run(
+        f"build the CPU image for {architecture}",
+        ["docker", "build", "--network", "host", "--force-rm", "--tag", name]
+        + ["--platform", platform, "--build-arg", f"BASE={base}"]
+        + ["--label", f"{RECIPE_LABEL}={_recipe()}", str(HERE / "vllm_image")],
+        # Debian's Docker has no BuildKit client.
+        env={"DOCKER_BUILDKIT": "0"},
+        fix="check that PyPI can be reached, then repeat; no partial result is left",
+    )
 
 
 def _present(client: docker.DockerClient, name: str) -> bool:
@@ -69,8 +88,11 @@ def _is_current(inspected: dict[str, Any]) -> bool:
 
 def _recipe() -> str:
     files = sorted(path for path in (HERE / "vllm_image").iterdir() if path.is_file())
-    content = BASE.encode() + b"".join(path.read_bytes() for path in files)
-    return hashlib.sha256(content).hexdigest()[:12]
+    return _digest(BASE_PACKAGES.encode(), *(path.read_bytes() for path in files))
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
 
 def _check_disk(client: docker.DockerClient) -> None:
@@ -85,7 +107,7 @@ def _check_disk(client: docker.DockerClient) -> None:
         )
 
 
-def _build_base() -> None:
+def _build_base(name: str, architecture: str) -> None:
     """Import a minimal Debian. It gets its name only when it is complete."""
     ensure_packages("debootstrap", program="debootstrap")
     if os.geteuid() != 0:
@@ -94,7 +116,8 @@ def _build_base() -> None:
         root = Path(directory) / "root"
         run(
             "bootstrap a Debian",
-            ["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", "bookworm", root],
+            ["debootstrap", f"--arch={architecture}", "--variant=minbase"]
+            + [f"--include={BASE_PACKAGES}", "bookworm", str(root)],
             fix="check that Debian's package mirror can be reached, then repeat",
         )
         # The build downloads through the same proxies, so it must trust the same authorities.
@@ -104,18 +127,7 @@ def _build_base() -> None:
         trust = f"ENV SSL_CERT_FILE={CERTIFICATES} PIP_CERT={CERTIFICATES}"
         run(
             "import the Debian",
-            ["docker", "import", "--change", trust, archive, BASE],
+            ["docker", "import", "--platform", f"linux/{architecture}"]
+            + ["--change", trust, str(archive), name],
             fix="read Docker's message above, then repeat",
         )
-
-
-def _build_image() -> None:
-    run(
-        "build the CPU image",
-        ["docker", "build", "--network", "host", "--force-rm", "--tag", IMAGE]
-        + ["--build-arg", f"BASE={BASE}", "--label", f"{RECIPE_LABEL}={_recipe()}"]
-        + [str(HERE / "vllm_image")],
-        # Debian's Docker has no BuildKit client.
-        env={"DOCKER_BUILDKIT": "0"},
-        fix="check that PyPI can be reached, then repeat; no partial result is left",
-    )

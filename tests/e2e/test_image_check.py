@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import docker
 import pytest
 
-from offline.bootstrap.vllm_image import BASE, IMAGE
+from offline.bootstrap.vllm_image import IMAGE
 from tests.e2e.project import FAKE_IMAGE
 from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.gpus import Gpu
@@ -48,8 +49,20 @@ def gpu_image(docker_client: docker.DockerClient, fake_image: str) -> Iterator[s
     docker_client.images.remove(WITH_GPU, force=True)
 
 
-def test_an_image_without_vllm_cannot_be_asked_which_is_no_refusal() -> None:
-    answer = ask(BASE, container={"gpus": "none"})
+@pytest.fixture(scope="module")
+def without_vllm(docker_client: docker.DockerClient) -> Iterator[str]:
+    """An image in which no vLLM can be imported."""
+    name = "vllm/vllm-openai-cpu:v0.32.0-without"
+    missing = "raise ModuleNotFoundError(\"No module named 'vllm'\")"
+    dockerfile = f"FROM {IMAGE}\nENV PYTHONPATH=/none\n"
+    dockerfile += f"RUN mkdir /none && echo {shlex.quote(missing)} > /none/vllm.py\n"
+    docker_client.images.build(fileobj=io.BytesIO(dockerfile.encode()), tag=name, rm=True)
+    yield name
+    docker_client.images.remove(name, force=True)
+
+
+def test_an_image_without_vllm_cannot_be_asked_which_is_no_refusal(without_vllm: str) -> None:
+    answer = ask(without_vllm, container={"gpus": "none"})
     assert not answer.problems
     assert "No module named 'vllm'" in answer.unknown
 

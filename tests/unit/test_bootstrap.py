@@ -42,9 +42,10 @@ def test_a_failed_step_shows_its_last_words_the_log_and_the_fix() -> None:
     assert "fix: do that" in text
 
 
-def test_a_full_disk_is_recognised_whatever_the_step() -> None:
+@pytest.mark.parametrize("words", ["No space left on device", "no space left on device"])
+def test_a_full_disk_is_recognised_in_the_words_of_c_and_of_go(words: str) -> None:
     with pytest.raises(SetupError, match="free some disk"):
-        full = script("print('write /layer: No space left on device'); exit(1)")
+        full = script(f"print('write /layer: {words}'); exit(1)")
         steps.run("build", full, fix="do that")
 
 
@@ -62,6 +63,22 @@ def test_a_disk_too_small_for_the_image_is_found_before_the_build(
     assert "docker system df" in str(failed.value)
 
 
+@pytest.mark.parametrize(
+    ("labels", "current"),
+    [
+        (None, True),
+        ({"maintainer": "vLLM"}, True),
+        ({vllm_image.RECIPE_LABEL: vllm_image._recipe()}, True),
+        ({vllm_image.RECIPE_LABEL: "another"}, False),
+    ],
+    ids=["pulled", "pulled, with labels", "built", "built from an older recipe"],
+)
+def test_only_an_image_that_was_built_here_from_another_recipe_is_built_again(
+    labels: dict[str, str] | None, current: bool
+) -> None:
+    assert vllm_image._is_current({"Config": {"Labels": labels}}) is current
+
+
 def test_a_remote_docker_that_is_silent_is_not_replaced_by_a_local_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -72,6 +89,7 @@ def test_a_remote_docker_that_is_silent_is_not_replaced_by_a_local_one(
 
 def test_state_and_passphrase_stay_in_the_checkout_and_are_made_once(checkout: Path) -> None:
     first = environment.exports({"PATH": "/bin"})
+    assert first["no_grpc_proxy"] == "127.0.0.1,localhost"
     file = Path(first["PULUMI_CONFIG_PASSPHRASE_FILE"])
     passphrase = file.read_text()
     assert first["PULUMI_BACKEND_URL"] == (checkout / ".state").as_uri()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import json
+import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -292,6 +295,39 @@ def test_a_socket_that_this_user_may_not_open_is_a_matter_of_the_group(
     if given:
         monkeypatch.setenv("DOCKER_HOST", DEFAULT_SOCKET)
     with pytest.raises(DockerUnavailable, match="Permission denied\n  fix: `sudo usermod -aG"):
+        connect()
+
+
+def test_a_member_of_the_group_who_has_not_logged_in_again_is_told_that(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_connection: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    me = pwd.getpwuid(os.getuid()).pw_name
+    group = grp.struct_group(("docker", "x", 999, ["somebody", me]))
+    monkeypatch.setattr(grp, "getgrnam", lambda _name: group)
+    monkeypatch.setattr(UnixHTTPConnection, "connect", refused)
+    with pytest.raises(DockerUnavailable, match=r"in the group docker since .*: log in again"):
+        connect()
+
+
+def test_rootless_docker_is_said_where_it_listens_and_how_it_starts(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    listens = tmp_path / "docker.sock"
+    rootless = f"unix://{listens}"
+    monkeypatch.setattr("vllm_spark.docker_host.connection.rootless_socket", lambda: listens)
+    monkeypatch.setattr("vllm_spark.docker_host.connection.DEFAULT_SOCKET", "unix:///nowhere/x")
+    with pytest.raises(DockerUnavailable, match="sudo systemctl start docker"):
+        connect()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(listens))
+        with pytest.raises(DockerUnavailable, match=f"fix: export DOCKER_HOST={rootless}"):
+            connect()
+    listens.unlink()
+    monkeypatch.setenv("DOCKER_HOST", rootless)
+    with pytest.raises(DockerUnavailable, match="systemctl --user start docker"):
         connect()
 
 

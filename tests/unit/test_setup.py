@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 import types
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,45 @@ def test_an_installer_that_fails_is_told_with_the_fix(monkeypatch: pytest.Monkey
     monkeypatch.setattr(auto.PulumiCommand, "install", install)
     with pytest.raises(SetupError, match=r"failed: get\.pulumi\.com(.|\n)*fix: install Pulumi"):
         pulumi_cli.ensure_cli()
+
+
+def test_an_installer_that_ran_and_failed_is_told_with_its_last_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def install(**_: object) -> None:
+        script = "echo first; echo 'tar: pulumi: No space left on device'; exit 2"
+        subprocess.check_output(["sh", "-c", script])
+
+    monkeypatch.setattr(auto.PulumiCommand, "install", install)
+    with pytest.raises(SetupError, match=r"exit status 2(.|\n)*\| tar: pulumi: No space left"):
+        pulumi_cli.ensure_cli()
+
+
+# The files of the checkout
+
+
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.EACCES, "`sudo chown -R $USER .`"),
+        (errno.ENOSPC, "free some disk"),
+        (errno.EDQUOT, "free some disk"),
+        (errno.EROFS, "a folder that can be written"),
+    ],
+    ids=errno.errorcode.get,
+)
+def test_a_file_that_cannot_be_written_is_named_with_a_fix(
+    number: int, fix: str, programs: Programs, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> int:
+        raise OSError(number, os.strerror(number), "/x/.state/passphrase")
+
+    programs.add("pulumi", version("3.259.0"))
+    monkeypatch.setattr(os, "open", refused)
+    ran = vllm_spark("env")
+    assert ran.exit_code == 2
+    assert ran.stderr.startswith(f"error: /x/.state/passphrase: {os.strerror(number)}\n  fix: ")
+    assert fix in ran.stderr
 
 
 # The plugins

@@ -10,6 +10,7 @@ Exit codes, of every subcommand unless its help says otherwise:
 
 from __future__ import annotations
 
+import errno
 import io
 import signal
 import sys
@@ -29,6 +30,17 @@ from vllm_spark.cli.status import status
 from vllm_spark.docker_host.connection import docker_errors
 from vllm_spark.errors import VllmSparkError
 
+_OWNER = "`sudo chown -R $USER .` if this folder is yours: a `sudo make` leaves files of root"
+_DISK = "free some disk: `df -h . ~ /tmp` shows what is left"
+_FILE_FIXES = {
+    errno.EACCES: _OWNER,
+    errno.EPERM: _OWNER,
+    errno.ENOSPC: _DISK,
+    errno.EDQUOT: _DISK,
+    errno.EROFS: "work in a folder that can be written",
+}
+"""What to do if a file of the project cannot be written or read, by the system's error number."""
+
 
 class _Commands(click.Group):
     """Prints an expected error of any subcommand as text, without a traceback."""
@@ -40,6 +52,12 @@ class _Commands(click.Group):
         except VllmSparkError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.errno not in _FILE_FIXES:
+                raise
+            what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            click.echo(f"error: {what}\n  fix: {_FILE_FIXES[error.errno]}", err=True)
+            ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("Interrupted; `make status` tells what serves.", err=True)
             ctx.exit(130)

@@ -8,12 +8,14 @@ daemons. The docker CLI, run as a child process, finds the same daemon by itself
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import json
 import os
+import pwd
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,12 +232,29 @@ def root_cause(error: BaseException) -> str:
 
 def _fix(daemon: Daemon, why: str) -> str:
     if "Permission denied" in why and daemon.is_local_socket:
-        return "`sudo usermod -aG docker $USER`, then log in again"
+        return _group_fix()
+    if daemon.address == f"unix://{rootless_socket()}":
+        return "start it: `systemctl --user start docker`"
     if daemon.source == "DOCKER_HOST":
         return "start it there, or unset DOCKER_HOST to use the daemon of this machine"
     if daemon.context is not None:
         return "start it, or choose another context: `docker context use default`"
+    if rootless_socket().is_socket():
+        return f"export DOCKER_HOST=unix://{rootless_socket()}: rootless Docker listens there"
     return "start it: `sudo systemctl start docker`"
+
+
+def rootless_socket() -> Path:
+    """Where the rootless Docker of this user listens, if there is one."""
+    return Path(f"/run/user/{os.getuid()}/docker.sock")
+
+
+def _group_fix() -> str:
+    """Groups count from the next login on, so being in the list of members is not enough."""
+    with suppress(KeyError):
+        if pwd.getpwuid(os.getuid()).pw_name in grp.getgrnam("docker").gr_mem:
+            return "you are in the group docker since your last login: log in again"
+    return "`sudo usermod -aG docker $USER`, then log in again"
 
 
 def _no_such_context(name: str, why: str) -> DockerUnavailable:

@@ -21,7 +21,11 @@ PLUGIN_HOME = TOOLS / "pulumi-home"
 
 def exports(given: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables to add to the environment `given`, so that `pulumi` finds all it needs."""
-    added: dict[str, str] = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+    added: dict[str, str] = {
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        # gRPC asks `https_proxy` even for the Pulumi engine and the plugins of this machine.
+        "no_grpc_proxy": "127.0.0.1,localhost",
+    }
     ours = str(OURS / "bin")
     if (OURS / "bin" / "pulumi").exists() and ours not in given["PATH"].split(os.pathsep):
         added["PATH"] = f"{ours}{os.pathsep}{given['PATH']}"

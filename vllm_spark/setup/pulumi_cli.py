@@ -36,8 +36,10 @@ def ensure_cli() -> None:
         RuntimeError,
         subprocess.CalledProcessError,
     ) as error:
+        printed = getattr(error, "output", None) or b""
+        last = [f"    | {line}\n" for line in printed.decode(errors="replace").splitlines()[-3:]]
         raise SetupError(
-            f"the official installer of the Pulumi CLI failed: {error}\n"
+            f"the official installer of the Pulumi CLI failed: {error}\n{''.join(last)}"
             "  fix: install Pulumi (https://www.pulumi.com/docs/install/), then repeat"
         ) from error
 

@@ -58,8 +58,8 @@ def run(
     if code != 0:
         lines = log.read_text(errors="replace").splitlines()[-8:]
         shown = "\n".join(f"    | {line}" for line in lines)
-        if any("No space left on device" in line for line in lines):
-            fix = "free some disk (`docker system df` shows what Docker holds), then repeat"
+        if any("no space left on device" in line.lower() for line in lines):
+            fix = "free some disk (`df -h` shows which; `docker system df` what Docker holds)"
         raise SetupError(
             f"{what} failed (exit code {code})\n{shown}\n  all of it: {log}\n  fix: {fix}"
         )
