@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import pulumi
 import pulumi_docker as docker
@@ -80,7 +81,7 @@ class VllmContainer(pulumi.ComponentResource):
                 )
             ],
             volumes=[cache.mount],
-            gpus=_gpus(container.gpus),
+            **_gpus(container.gpus),
             ipc_mode=container.ipc,
             ulimits=[
                 docker.ContainerUlimitArgs(name=limit, soft=value, hard=value)
@@ -154,8 +155,16 @@ def _compile_cache(settings: Settings, image: VllmImage, name: str) -> pulumi.Ou
     )
 
 
-def _gpus(gpus: str | list[int]) -> str | None:
-    """The `--gpus` of docker run."""
+def _gpus(gpus: str | list[int]) -> dict[str, Any]:
+    """The container's argument for GPUs.
+
+    Numbers go by device requests: of `gpus: device=0,1` the official plugin makes a count and an id
+    at once, which Docker refuses (pulumi-docker 5.2, seen with Docker 20.10).
+    """
     if isinstance(gpus, list):
-        return "device=" + ",".join(str(number) for number in gpus)
-    return None if gpus == "none" else gpus
+        ids = [str(number) for number in gpus]
+        request = docker.ContainerDeviceRequestArgs(
+            driver="nvidia", device_ids=ids, capabilities=["gpu"]
+        )
+        return {"device_requests": [request]}
+    return {} if gpus == "none" else {"gpus": gpus}
