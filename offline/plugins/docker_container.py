@@ -99,7 +99,7 @@ class Container(Resource):
     def create(self, new: State, say: Say) -> tuple[str, State]:
         """Create it, and start it unless `start` is false."""
         with self._daemon.client(f"Unable to create container with image {new['image']}") as client:
-            self._daemon.find_image(client, new["image"], None, say)
+            self._daemon.find_image(client, new["image"], None)
         with self._daemon.client("Unable to create container") as client:
             id = client.create_container_from_config(to_docker(new), new["name"])["Id"]
             if new["start"]:
