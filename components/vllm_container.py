@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import pulumi
 import pulumi_docker as docker
 
+from components.hooks import in_a_thread
 from components.identity import Release, state_id
 from components.model_cache import ModelCache
 from components.vllm_image import VllmImage
@@ -137,14 +137,11 @@ def _room_hook(
     """The hook that Pulumi runs after the old container is gone, before it creates the new one."""
 
     async def room(_args: pulumi.ResourceHookArgs) -> None:
-        loop = asyncio.get_running_loop()
-
-        def say(line: str) -> None:
-            loop.call_soon_threadsafe(pulumi.log.info, f"{name}: {line}")
-
         ours = await identity.future()
         assert ours is not None, "a hook runs in an update, where the id is known"
-        await asyncio.to_thread(make_room, name, ours, settings, say)
+        await in_a_thread(
+            lambda say: make_room(name, ours, settings, lambda line: say(f"{name}: {line}"))
+        )
 
     return pulumi.ResourceHook(f"{resource_name}-room", room)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 
 import pulumi
 import pulumi_docker as docker
 
+from components.hooks import in_a_thread
 from vllm_spark.config.sections import Image
 from vllm_spark.docker_host.pull import LIMIT_SECONDS, pull
 
@@ -72,16 +74,11 @@ def _pull_hook(
     """The hook that Pulumi runs before the plugin pulls."""
 
     async def before(_args: pulumi.ResourceHookArgs) -> None:
-        loop = asyncio.get_running_loop()
         login = None
         if password is not None:
             known = await pulumi.Output.from_input(password).future()
             login = {"username": image.registry_user or "", "password": known or ""}
-
-        def say(line: str) -> None:
-            loop.call_soon_threadsafe(pulumi.log.info, line)
-
         with suppress(TimeoutError):  # the plugin then joins in
-            await asyncio.wait_for(asyncio.to_thread(pull, image.name, login, say), LIMIT_SECONDS)
+            await asyncio.wait_for(in_a_thread(partial(pull, image.name, login)), LIMIT_SECONDS)
 
     return pulumi.ResourceHook(f"{resource_name}-pull", before)
