@@ -384,6 +384,10 @@ def test_a_wrong_passphrase_is_told_with_the_fix(
     assert run_pulumi("up", stack="x").code == 1
     assert "Pulumi.x.yaml" in (said := capsys.readouterr().err)
     assert "fix: set PULUMI_CONFIG_PASSPHRASE" in said
+    wrong = "echo \"error: no stack named 'x' found; incorrect passphrase\" >&2; exit 255"
+    programs.add("pulumi", wrong)
+    assert select("x") == 255
+    assert "fix: set PULUMI_CONFIG_PASSPHRASE" in capsys.readouterr().err
 
 
 LOCK = (

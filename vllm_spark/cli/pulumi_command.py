@@ -91,8 +91,7 @@ def _run(arguments: list[str], stack: str) -> Ended:
     lock = _lock("".join(told), stack)
     if lock:
         say(lock)
-    if "incorrect passphrase" in "".join(told):
-        say(_PASSPHRASE.format(file=stack_file(stack).name, stack=stack))
+    _explain_passphrase("".join(told), stack)
     return Ended(process.returncode, bool(interrupts), lock is not None)
 
 
@@ -101,6 +100,11 @@ _PASSPHRASE = (
     "passphrase.\n  fix: set PULUMI_CONFIG_PASSPHRASE to it. If it is lost and the state is yours "
     "alone, set each secret again: pulumi config set --secret"
 )
+
+
+def _explain_passphrase(told: str, stack: str) -> None:
+    if "incorrect passphrase" in told:
+        say(_PASSPHRASE.format(file=stack_file(stack).name, stack=stack))
 
 
 @contextmanager
@@ -120,8 +124,13 @@ def select(stack: str) -> int:
     if "no stack named" in selected.stderr:
         with _beside(stack) as file:
             create = ["pulumi", "stack", "init", "--no-select", "--", stack]
-            if code := subprocess.run(create, cwd=file.parent, check=False).returncode:
-                return code
+            made = subprocess.run(
+                create, cwd=file.parent, stderr=subprocess.PIPE, text=True, check=False
+            )
+        sys.stderr.write(made.stderr)
+        _explain_passphrase(made.stderr, stack)
+        if made.returncode != 0:
+            return made.returncode
         return subprocess.run(command, cwd=ROOT, check=False).returncode
     sys.stderr.write(selected.stderr)
     return selected.returncode
