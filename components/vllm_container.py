@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import pulumi
 import pulumi_docker as docker
 
+from components.hooks import in_a_thread
 from components.identity import Release, state_id
 from components.model_cache import ModelCache
 from components.vllm_image import VllmImage
@@ -80,7 +81,7 @@ class VllmContainer(pulumi.ComponentResource):
                 )
             ],
             volumes=[cache.mount],
-            gpus=_gpus(container.gpus),
+            **_gpus(container.gpus),
             ipc_mode=container.ipc,
             ulimits=[
                 docker.ContainerUlimitArgs(name=limit, soft=value, hard=value)
@@ -136,14 +137,11 @@ def _room_hook(
     """The hook that Pulumi runs after the old container is gone, before it creates the new one."""
 
     async def room(_args: pulumi.ResourceHookArgs) -> None:
-        loop = asyncio.get_running_loop()
-
-        def say(line: str) -> None:
-            loop.call_soon_threadsafe(pulumi.log.info, f"{name}: {line}")
-
         ours = await identity.future()
         assert ours is not None, "a hook runs in an update, where the id is known"
-        await asyncio.to_thread(make_room, name, ours, settings, say)
+        await in_a_thread(
+            lambda say: make_room(name, ours, settings, lambda line: say(f"{name}: {line}"))
+        )
 
     return pulumi.ResourceHook(f"{resource_name}-room", room)
 
@@ -154,8 +152,16 @@ def _compile_cache(settings: Settings, image: VllmImage, name: str) -> pulumi.Ou
     )
 
 
-def _gpus(gpus: str | list[int]) -> str | None:
-    """The `--gpus` of docker run."""
+def _gpus(gpus: str | list[int]) -> dict[str, Any]:
+    """The container's argument for GPUs.
+
+    Numbers go by device requests: of `gpus: device=0,1` the official plugin makes a count and an id
+    at once, which Docker refuses (pulumi-docker 5.2, seen with Docker 20.10).
+    """
     if isinstance(gpus, list):
-        return "device=" + ",".join(str(number) for number in gpus)
-    return None if gpus == "none" else gpus
+        ids = [str(number) for number in gpus]
+        request = docker.ContainerDeviceRequestArgs(
+            driver="nvidia", device_ids=ids, capabilities=["gpu"]
+        )
+        return {"device_requests": [request]}
+    return {} if gpus == "none" else {"gpus": gpus}

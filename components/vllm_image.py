@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+from functools import partial
+
 import pulumi
 import pulumi_docker as docker
 
+from components.hooks import in_a_thread
 from vllm_spark.config.sections import Image
+from vllm_spark.docker_host.pull import LIMIT_SECONDS, pull
 
 
 class VllmImage(pulumi.ComponentResource):
@@ -18,11 +24,17 @@ class VllmImage(pulumi.ComponentResource):
     output, so that a preview shows the old and the new name instead of "unknown". `digest` is what
     the name referred to: name@sha256:..., or the image's id if no registry has it.
 
-    The official plugin shows no progress while it pulls.
+    A hook pulls it before the plugin does, with progress (vllm_spark/docker_host/pull.py).
+    `password` is that of the registry.
     """
 
     def __init__(
-        self, resource_name: str, *, image: Image, opts: pulumi.ResourceOptions | None = None
+        self,
+        resource_name: str,
+        *,
+        image: Image,
+        password: pulumi.Input[str] | None,
+        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("spark:vllm:Image", resource_name, None, opts)
         self.name = name = image.name
@@ -32,10 +44,11 @@ class VllmImage(pulumi.ComponentResource):
             keep_locally=True,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                # 20 GB over a slow line take long; the plugin's own limit is 20 minutes.
-                custom_timeouts=pulumi.CustomTimeouts(create="2h"),
+                # The plugin's own limit is 20 minutes.
+                custom_timeouts=pulumi.CustomTimeouts(create=f"{LIMIT_SECONDS / 3600:.0f}h"),
                 hooks=pulumi.ResourceHookBinding(
-                    on_error=[pulumi.ErrorHook(f"{resource_name}-fix", self._say_fix)]
+                    before_create=[_pull_hook(resource_name, image, password)],
+                    on_error=[pulumi.ErrorHook(f"{resource_name}-fix", self._say_fix)],
                 ),
             ),
         )
@@ -53,3 +66,19 @@ class VllmImage(pulumi.ComponentResource):
                 "--secret vllm-spark:registryPassword`"
             )
         return False
+
+
+def _pull_hook(
+    resource_name: str, image: Image, password: pulumi.Input[str] | None
+) -> pulumi.ResourceHook:
+    """The hook that Pulumi runs before the plugin pulls."""
+
+    async def before(_args: pulumi.ResourceHookArgs) -> None:
+        login = None
+        if password is not None:
+            known = await pulumi.Output.from_input(password).future()
+            login = {"username": image.registry_user or "", "password": known or ""}
+        with suppress(TimeoutError):  # the plugin then joins in
+            await asyncio.wait_for(in_a_thread(partial(pull, image.name, login)), LIMIT_SECONDS)
+
+    return pulumi.ResourceHook(f"{resource_name}-pull", before)

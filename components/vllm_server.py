@@ -77,7 +77,12 @@ class VllmServer(pulumi.ComponentResource):
         self.ready_seconds: pulumi.Output[float] | None = None
 
         ours = self._ours(resource_name, settings, args.registry_password)
-        image = VllmImage(f"{resource_name}-image", image=settings.image, opts=ours)
+        image = VllmImage(
+            f"{resource_name}-image",
+            image=settings.image,
+            password=args.registry_password,
+            opts=ours,
+        )
         self.image_digest = image.digest
         cache = ModelCache(f"{resource_name}-cache", cache=settings.cache, opts=ours)
         identity = identity_of(resource_name)

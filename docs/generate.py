@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any, Literal, Union, get_args, get_origin
 
+import yaml
 from click.testing import CliRunner
 from pydantic import BaseModel, IPvAnyAddress, SecretStr
 from pydantic.fields import FieldInfo
@@ -34,6 +35,7 @@ from vllm_spark.docker_host import (
     image_check,
     memory_wait,
     preflight,
+    pull,
 )
 from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.gate import gate
@@ -135,6 +137,7 @@ def waits() -> str:
     """A table of everything that an `up` may wait for, with its limit."""
     rows: list[tuple[str, float, str]] = [
         ("one answer of the Docker daemon", connection.ANSWER_SECONDS, "after it"),
+        ("the pull of an image", pull.LIMIT_SECONDS, "after it"),
         ("the hub's list of a repository's files", 4 * fetch_weights.HUB_SECONDS, "yes"),
         ("a download from which nothing arrives", fetch_weights.STALL_SECONDS, "yes"),
         ("a whole download", fetch.LIMIT_SECONDS, "yes"),
@@ -150,6 +153,13 @@ def waits() -> str:
     ]
     cells = [[what, f"{limit:,.0f} s", hears] for what, limit, hears in rows]
     return _table(["wait for", "limit", "Ctrl-C ends it"], cells)
+
+
+def plugin_differences() -> str:
+    """What is left between the official docker plugin and the Python plugin of `offline/`."""
+    known = yaml.safe_load((ROOT / "tests" / "offline" / "official.yaml").read_text())
+    rows = [[row["what"], row["official"], row["ours"]] for row in known["differences"]]
+    return _table(["", "official plugin", "Python plugin"], rows)
 
 
 def program_help() -> str:

@@ -208,6 +208,10 @@ class Request(BaseHTTPRequestHandler):
         self.daemon.when_started(container)
         self.answer(status=204)
 
+    def container_unpause(self, container: Container) -> None:
+        container.inspected["State"]["Paused"] = False
+        self.answer(status=204)
+
     def container_stop(self, container: Container) -> None:
         if not container.running:
             self.answer(status=304)
@@ -314,7 +318,7 @@ _ROUTES: list[tuple[re.Pattern[str], Callable[..., None]]] = [
         ("GET /containers/json", Request.list),
         ("GET /events", Request.events),
         ("POST /containers/create", Request.create),
-        ("(?:GET|POST) /containers/([^/]+)/(json|stats|top|logs|start|stop|wait|attach)",
+        ("(?:GET|POST) /containers/([^/]+)/(json|stats|top|logs|start|stop|unpause|wait|attach)",
          Request.of_container),
         ("DELETE /containers/([^/]+)()", Request.of_container),
     )

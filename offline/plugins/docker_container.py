@@ -24,6 +24,23 @@ from offline.plugins.resource import Input, Resource, Say, State, Unfinished
 MIB = 1 << 20
 PORT = {"internal": None, "external": None, "ip": "0.0.0.0", "protocol": "tcp"}
 VOLUME = dict.fromkeys(("containerPath", "hostPath", "volumeName", "readOnly"))
+REQUEST = dict.fromkeys(("driver", "count", "deviceIds", "capabilities", "options"))
+NETWORK = {
+    "ipAddress": "IPAddress",
+    "ipPrefixLength": "IPPrefixLen",
+    "gateway": "Gateway",
+    "macAddress": "MacAddress",
+    "globalIpv6Address": "GlobalIPv6Address",
+    "globalIpv6PrefixLength": "GlobalIPv6PrefixLen",
+    "ipv6Gateway": "IPv6Gateway",
+}
+UNSET: dict[str, Any] = {
+    **dict.fromkeys(("attach", "logs", "readOnly", "rm", "stdinOpen", "tty", "wait"), False),
+    **{name: [] for name in ("command", "entrypoints", "envs")},
+    "memoryReservation": 0,
+}
+"""Recorded where the program and the image do not set it. Without them, and without `networkDatas`
+and `securityOpts`, the official plugin would replace the container."""
 
 
 class Container(Resource):
@@ -49,6 +66,7 @@ class Container(Resource):
         ),
         "capabilities": Input(replaces=True, unordered=True, fields={"adds": None, "drops": None}),
         "gpus": Input(replaces=True),
+        "deviceRequests": Input(replaces=True, fields=REQUEST),
         "ipcMode": Input(replaces=True, sticky=True),
         "shmSize": Input(replaces=True, sticky=True),
         "networkMode": Input(replaces=True, default="bridge"),
@@ -65,6 +83,9 @@ class Container(Resource):
         "mustRun": Input(default=True),
         "destroyGraceSeconds": Input(),
         "removeVolumes": Input(default=True),
+        # The official plugin would replace a container without them.
+        "waitTimeout": Input(default=60),
+        "containerReadRefreshTimeoutMilliseconds": Input(default=15000),
     }
     outputs = ("exitCode",)
 
@@ -78,7 +99,7 @@ class Container(Resource):
     def create(self, new: State, say: Say) -> tuple[str, State]:
         """Create it, and start it unless `start` is false."""
         with self._daemon.client(f"Unable to create container with image {new['image']}") as client:
-            self._daemon.find_image(client, new["image"], None, say)
+            self._daemon.find_image(client, new["image"], None)
         with self._daemon.client("Unable to create container") as client:
             id = client.create_container_from_config(to_docker(new), new["name"])["Id"]
             if new["start"]:
@@ -148,7 +169,7 @@ def to_docker(new: State) -> dict[str, Any]:
             {"Name": item["name"], "Soft": item["soft"], "Hard": item["hard"]}
             for item in new.get("ulimits") or ()
         ],
-        "DeviceRequests": _device_requests(new.get("gpus")),
+        "DeviceRequests": _device_requests(new),
         "Binds": [],
         "PortBindings": {},
     }
@@ -188,8 +209,8 @@ def from_docker(seen: dict[str, Any], known: State) -> State:
     read = {
         "name": seen["Name"].lstrip("/"),
         "image": seen["Image"] if known["image"].startswith("sha256:") else config["Image"],
-        "command": config["Cmd"],
-        "entrypoints": config["Entrypoint"],
+        "command": config["Cmd"] or [],
+        "entrypoints": config["Entrypoint"] or [],
         "user": config["User"],
         "workingDir": config["WorkingDir"],
         "stopSignal": config.get("StopSignal"),
@@ -219,6 +240,17 @@ def from_docker(seen: dict[str, Any], known: State) -> State:
         ]
     if known.get("gpus"):
         read["gpus"] = _gpus(host["DeviceRequests"] or [], known["gpus"])
+    if known.get("deviceRequests"):
+        read["deviceRequests"] = [
+            {
+                "driver": request["Driver"],
+                "count": request["Count"],
+                "deviceIds": request["DeviceIDs"] or [],
+                "capabilities": request["Capabilities"][0],
+                "options": request["Options"] or {},
+            }
+            for request in host["DeviceRequests"] or ()
+        ]
     if known.get("ports") and (running or known.get("mustRun")):
         read["ports"] = [
             {
@@ -231,8 +263,16 @@ def from_docker(seen: dict[str, Any], known: State) -> State:
             for binding in bindings or ()
         ]
     stopped = {} if running else {"exitCode": seen["State"]["ExitCode"], "mustRun": False}
+    outputs = {
+        "securityOpts": host["SecurityOpt"] or [],
+        "networkDatas": [
+            {"networkName": name, **{key: network[field] for key, field in NETWORK.items()}}
+            for name, network in (seen["NetworkSettings"]["Networks"] or {}).items()
+        ],
+    }
     # Empty values that the program does not set are left out: a refresh would report them as drift.
-    return known | {name: value for name, value in read.items() if value or name in known} | stopped
+    told = {name: value for name, value in read.items() if value or name in known}
+    return UNSET | known | told | outputs | stopped
 
 
 def _bytes(mebibytes: int | None) -> int | None:
@@ -243,14 +283,28 @@ def _restart_policy(new: State) -> dict[str, Any]:
     return {"Name": new["restart"], "MaximumRetryCount": new.get("maxRetryCount") or 0}
 
 
-def _device_requests(gpus: str | None) -> list[dict[str, Any]]:
-    """The device requests of `docker run --gpus`, for `all` and `device=0,1`."""
-    if not gpus:
-        return []
-    request: dict[str, Any] = {"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}
-    if gpus != "all":
-        request |= {"Count": 0, "DeviceIDs": gpus.removeprefix("device=").split(",")}
-    return [request]
+def _device_requests(new: State) -> list[dict[str, Any]]:
+    """The device requests as given, and that of `gpus`: `all`, or `device=` and one number.
+
+    Of several numbers the official plugin makes a request that Docker refuses, and so does this.
+    """
+    requests = [
+        {
+            "Driver": given.get("driver") or "",
+            "Count": given.get("count") or 0,
+            "DeviceIDs": given.get("deviceIds"),
+            "Capabilities": [given.get("capabilities") or []],
+            "Options": given.get("options") or {},
+        }
+        for given in new.get("deviceRequests") or ()
+    ]
+    if gpus := new.get("gpus"):
+        request: dict[str, Any] = {"Count": -1, "Capabilities": [["gpu"]], "Options": {}}
+        if gpus != "all":
+            first, *others = gpus.removeprefix("device=").split(",")
+            request |= {"Count": len(others), "DeviceIDs": [first]}
+        requests.append(request)
+    return requests
 
 
 def _gpus(requests: list[dict[str, Any]], known: str) -> str:

@@ -6,7 +6,6 @@ operation may find no daemon; the message for that case is here, once.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,11 +15,10 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from docker.utils import kwargs_from_env
 from requests.exceptions import RequestException
 
-from offline.plugins.resource import Refusal, Say
+from offline.plugins.resource import Refusal
 from vllm_spark.docker_host.connection import DEFAULT_SOCKET, Daemon, root_cause
 from vllm_spark.errors import DockerUnavailable
 
-GIB = 1 << 30
 LONGEST_OPERATION_SECONDS = 600  # removing a container with a large file system is slow
 
 
@@ -34,7 +32,6 @@ class DockerDaemon:
     def __init__(self) -> None:
         self.host: str | None = None
         self._logins: dict[str, Mapping[str, str]] = {}
-        self._cancelled = threading.Event()
 
     def configure(self, host: str | None, logins: list[Mapping[str, str]]) -> None:
         """Set `docker:host` (None: DOCKER_HOST, else the local socket) and `registryAuth`."""
@@ -42,10 +39,6 @@ class DockerDaemon:
         self._logins = {
             resolve_index_name(convert_to_hostname(login["address"])): login for login in logins
         }
-
-    def cancel(self) -> None:
-        """Stop pulling."""
-        self._cancelled.set()
 
     @contextmanager
     def client(self, failing: str) -> Iterator[Any]:
@@ -75,11 +68,11 @@ class DockerDaemon:
                 f"runs in DOCKER_HOST or with `pulumi config set docker:host`."
             ) from error
 
-    def find_image(self, client: Any, name: str, platform: str | None, say: Say) -> dict[str, Any]:
+    def find_image(self, client: Any, name: str, platform: str | None) -> dict[str, Any]:
         """The inspection of image `name`, which is pulled only if it is missing."""
         found = self.local_image(client, name)
         if not found:
-            self._pull(client, name, platform, say)
+            self._pull(client, name, platform)
             found = self.local_image(client, name)
         if not found:
             raise _NoImage(f"unable to find or pull image {name}")
@@ -92,10 +85,9 @@ class DockerDaemon:
         except ImageNotFound:
             return None
 
-    def _pull(self, client: Any, name: str, platform: str | None, say: Say) -> None:
-        """Pull `name` and show progress, which the official plugin does not."""
+    def _pull(self, client: Any, name: str, platform: str | None) -> None:
+        """Pull `name`, without a word, as the official plugin does."""
         login = self._logins.get(resolve_repository_name(name)[0], {})
-        say(f"pulling {name}")
         try:
             events = client.pull(
                 name,
@@ -106,27 +98,9 @@ class DockerDaemon:
             )
         except APIError as error:
             raise _NoImage(f"unable to pull image {name}: {daemon_error(error)}") from error
-        sizes: dict[str, int] = {}
-        loaded: dict[str, int] = {}
-        shown = ""
         for event in events:
-            if self._cancelled.is_set():
-                raise _NoImage(f"pulling image {name} was cancelled")
             if "error" in event:
                 raise _NoImage(f"unable to find or pull image {name}: {event['error']}")
-            layer, detail = event.get("id", ""), event.get("progressDetail") or {}
-            if event["status"] == "Downloading":
-                sizes[layer], loaded[layer] = detail.get("total", 0), detail.get("current", 0)
-            elif event["status"] == "Download complete" and layer in sizes:
-                loaded[layer] = sizes[layer]
-            line = f"pulling {name}: {_gib(loaded)} of {_gib(sizes)} GiB known so far"
-            if sizes and line != shown:
-                say(line)
-                shown = line
-
-
-def _gib(sizes: dict[str, int]) -> str:
-    return f"{sum(sizes.values()) / GIB:.1f}"
 
 
 def daemon_error(error: APIError) -> str:

@@ -39,7 +39,7 @@ class RemoteImage(Resource):
     def create(self, new: State, say: Say) -> tuple[str, State]:
         """Pull it if no image has that name."""
         with self._daemon.client("Unable to read Docker image into resource") as client:
-            image = self._daemon.find_image(client, new["name"], new.get("platform"), say)
+            image = self._daemon.find_image(client, new["name"], new.get("platform"))
         return _seen(image, new)
 
     def read(self, id: str, state: State) -> tuple[str, State] | None:
@@ -59,10 +59,6 @@ class RemoteImage(Resource):
         with self._daemon.client("Unable to remove Docker image") as client:
             if self._daemon.local_image(client, state["name"]):
                 client.remove_image(state["name"])
-
-    def cancel(self) -> None:
-        """Stop pulling."""
-        self._daemon.cancel()
 
 
 def _seen(image: dict[str, Any], state: State) -> tuple[str, State]:

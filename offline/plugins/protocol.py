@@ -219,6 +219,11 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
         return say
 
 
+RAW_STATE = "__pulumi_raw_state_delta"
+"""How the official plugin gets from a state to Terraform's. It fits one form of the state only: the
+official plugin crashes if it finds it in a state that we have changed, and does without it."""
+
+
 def plain(struct: Any) -> Any:
     """A protobuf Struct as Python values: secrets decoded, whole numbers as int."""
 
@@ -248,6 +253,8 @@ def _sealed(state: State, source: Any) -> Any:
     secrets = {name for name, value in raw.items() if _has_secret(value)}
     sealed = {}
     for name, value in state.items():
+        if name == RAW_STATE:
+            continue
         if name in secrets:
             sealed[name] = raw[name]
         elif secrets and name not in raw:

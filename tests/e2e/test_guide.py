@@ -76,6 +76,23 @@ def test_a_restart_ends_when_the_same_container_has_answered_again(
     assert "answered after" in restart.output
 
 
+def test_a_deployed_stack_previews_as_unchanged_where_no_docker_engine_answers(
+    checkout: Checkout, fake_image: str
+) -> None:
+    checkout.change("local", image=FAKE_IMAGE)
+    up = checkout.run("make up")
+    assert up.code == 0, up.output
+    for docker_host in ("unix:///nowhere/docker.sock", ""):
+        preview = checkout.run(f"DOCKER_HOST={docker_host} make preview")
+        assert preview.code == 0, preview.output
+        assert re.search(r"^Resources:\n +\d+ unchanged$", preview.output, re.M), preview.output
+
+
+def test_no_command_has_written_a_salt_into_a_stack_file(checkout: Checkout) -> None:
+    for file in checkout.directory.glob("Pulumi.*.yaml"):
+        assert "encryptionsalt" not in file.read_text(), file.name
+
+
 def test_a_changed_flag_reads_in_the_preview_as_the_guide_shows_it(
     checkout: Checkout,
 ) -> None:

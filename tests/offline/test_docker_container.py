@@ -38,24 +38,6 @@ def test_a_container_runs_as_asked_and_has_no_diff_afterwards(
     assert containers.diff(dict(refreshed.properties), **asked).changes == NONE
 
 
-@pytest.mark.parametrize(
-    ("gpus", "request_"),
-    [
-        ("all", {"Driver": "", "Count": -1, "DeviceIDs": None, "Capabilities": [["gpu"]]}),
-        ("device=0,1", {"Driver": "", "Count": 0, "DeviceIDs": ["0", "1"]}),
-    ],
-)
-def test_gpus_become_a_device_request_and_read_back_as_written(
-    containers: Plugin, server: dict[str, Any], daemon: Any, gpus: str, request_: dict[str, Any]
-) -> None:
-    asked = server | {"gpus": gpus, "start": False, "mustRun": False}
-    id, state = containers.create(**asked)
-    (request,) = daemon.inspect_container(id)["HostConfig"]["DeviceRequests"]
-    assert request_.items() <= request.items()
-    assert state["gpus"] == gpus
-    assert containers.diff(state, **asked).changes == NONE
-
-
 def test_a_restart_policy_changes_in_place(
     containers: Plugin, server: dict[str, Any], daemon: Any
 ) -> None:

@@ -38,6 +38,13 @@ def test_stack_spark_declares_the_guides_container(deploy: Deploy) -> None:
     assert "--enable-prefix-caching" in command
 
 
+def test_gpus_by_number_are_requested_by_their_ids(deploy: Deploy) -> None:
+    container = deploy("spark", container={"gpus": [0, 1]}).inputs(CONTAINER)
+    request = {"driver": "nvidia", "deviceIds": ["0", "1"], "capabilities": ["gpu"]}
+    assert container["deviceRequests"] == [request]
+    assert "gpus" not in container
+
+
 def test_stack_local_runs_on_the_cpu_with_a_volume(deploy: Deploy) -> None:
     local = deploy("local")
     container = local.inputs(CONTAINER)

@@ -108,13 +108,6 @@ def test_a_backend_a_login_and_a_passphrase_that_are_given_are_left_alone(checko
     assert environment.exports({"PATH": "/bin"})["PULUMI_BACKEND_URL"] == "https://example.com"
 
 
-def test_a_lost_passphrase_is_said_before_a_new_one_is_made(checkout: Path) -> None:
-    (checkout / "Pulumi.x.yaml").write_text("config: {}\nencryptionsalt: v1:abc\n")
-    with pytest.raises(SetupError, match=r"Pulumi\.x\.yaml.*\n.*PULUMI_CONFIG_PASSPHRASE"):
-        environment.exports({"PATH": "/bin"})
-    assert not (checkout / ".state" / "passphrase").exists()
-
-
 def test_an_unknown_stack_is_answered_before_anything_is_made() -> None:
     command = [sys.executable, "-m", "vllm_spark", "up", "--stack", "sprak"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -347,6 +347,9 @@ def test_an_answer_is_true_for_the_very_start_that_gave_it(
     start = server.inspected["State"]["StartedAt"]
     assert still_runs(server.id, start)
     assert not still_runs(server.id, None)
+    server.inspected["State"]["Paused"] = True
+    assert not still_runs(server.id, start), "paused"
+    server.inspected["State"]["Paused"] = False
     server.exits(0)
     assert not still_runs(server.id, start)
     server.starts()

@@ -70,6 +70,14 @@ def test_a_start_long_after_the_creation_is_said(server: Container) -> None:
     assert line == "start: created 2026-11-24T08:00:00Z, started again 2026-11-25T09:00:00Z"
 
 
+def test_a_paused_container_has_to_be_unpaused(
+    server: Container, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.inspected["State"]["Paused"] = True
+    assert not as_declared(NAME, settings(), ())
+    assert "drift: state: paused" in capsys.readouterr().out
+
+
 def test_a_container_that_is_gone_or_has_ended_has_to_be_started(
     server: Container, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,7 +31,7 @@ def running(declared: Settings, *secrets: str) -> dict[str, Any]:
     return {
         "Image": IMAGE_ID,
         "RestartCount": 0,
-        "State": {"Running": True, "Status": "running", "ExitCode": 0},
+        "State": {"Running": True, "Paused": False, "Status": "running", "ExitCode": 0},
         "Config": {
             "Image": declared.image.name,
             "Cmd": server_command(declared),
@@ -96,7 +96,7 @@ def test_a_server_that_was_restarted_or_has_ended_is_told() -> None:
     container["RestartCount"] = 35
     assert drift(settings(), container) == ["restarts: Docker has restarted it 35 times"]
     container = running(settings())
-    container["State"] = {"Running": False, "Status": "exited", "ExitCode": 137}
+    container["State"] = {"Running": False, "Paused": False, "Status": "exited", "ExitCode": 137}
     assert drift(settings(), container) == ["state: exited, exit code 137"]
 
 
@@ -109,6 +109,6 @@ def test_a_variable_that_is_declared_as_the_image_has_it_does_not_differ() -> No
 
 def test_a_stack_that_is_to_be_stopped_does_not_differ_by_being_so() -> None:
     container = running(settings())
-    container["State"] = {"Running": False, "Status": "created", "ExitCode": 0}
+    container["State"] = {"Running": False, "Paused": False, "Status": "created", "ExitCode": 0}
     assert drift(settings(state="stopped"), container) == []
     assert drift(settings(), container) == ["state: created, exit code 0"]

@@ -44,10 +44,10 @@ class Deployed:
         self.answer: Any = Ready(0.5, 4)
         self.ends = Ended(0)
 
-    def run(self, *arguments: str, stack: str) -> Ended:
+    def run(self, *_arguments: str, stack: str, config: str) -> Ended:
         """Pulumi: what it is given to deploy."""
         assert stack == "spark"
-        self.configs.append(yaml.safe_load(Path(arguments[-1]).read_text())["config"])
+        self.configs.append(yaml.safe_load(config)["config"])
         return self.ends
 
 
@@ -82,9 +82,9 @@ def test_the_last_good_settings_are_deployed_and_told(
     deployed.file["config"]["vllm-spark:apiKey"] = SEALED
     deployed.container.exits(1)
 
-    def run(*arguments: str, stack: str) -> Ended:
+    def run(*arguments: str, stack: str, config: str) -> Ended:
         deployed.container.starts()
-        return deployed.run(*arguments, stack=stack)
+        return deployed.run(*arguments, stack=stack, config=config)
 
     monkeypatch.setattr(rollback, "run_pulumi", run)
     ran = vllm_spark("rollback", "--stack", "spark")
@@ -168,7 +168,7 @@ def test_a_way_back_by_itself_says_what_serves_now(
 ) -> None:
     deployed.container.exits(1)
 
-    def run(*arguments: str, stack: str) -> Ended:
+    def run(*_arguments: str, **_config: str) -> Ended:
         deployed.container.starts()
         return Ended(0)
 

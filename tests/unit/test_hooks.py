@@ -60,6 +60,12 @@ def test_a_stack_file_with_a_salt_is_refused_by_name_and_line(repository: Path, 
     assert "encryptionsalt" in said
 
 
+def test_a_salt_that_secrets_in_the_file_need_passes(repository: Path) -> None:
+    secret = STACK + "  vllm-spark:apiKey:\n    secure: v1:x\n"
+    assert refused(repository, "Pulumi.team.yaml", secret + SALT) is None
+    assert refused(repository, "Pulumi.team.yaml", SALT + secret) is None
+
+
 def test_other_files_may_speak_of_it(repository: Path) -> None:
     assert refused(repository, "notes.yaml", SALT) is None
 

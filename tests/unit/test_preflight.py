@@ -85,6 +85,16 @@ def test_where_nothing_is_in_the_way_the_accepted_flags_are_noted(
     assert check(declared) == flags_key(declared, "sha256:1")
 
 
+def test_a_paused_server_is_unpaused_so_that_it_can_answer(
+    daemon: FakeDaemon, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = serving(daemon)
+    ours.inspected["State"]["Paused"] = True
+    check(settings(port))
+    assert not ours.inspected["State"]["Paused"]
+    assert "it was paused; unpausing it" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("old", "keys", "known", "asked"),
     [

@@ -15,9 +15,7 @@ def ended(folder: Path, script: str) -> str:
     cli = folder / "pulumi"
     cli.write_text(f"#!/bin/sh\n{script}\n")
     cli.chmod(0o755)
-    program = (
-        "from vllm_spark.cli.pulumi_command import run_pulumi; print(run_pulumi('up', stack='x'))"
-    )
+    program = "from vllm_spark.cli.pulumi_command import *; print(run_pulumi('up', stack='local'))"
     run = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
@@ -45,4 +43,4 @@ def test_a_lock_of_another_backend_says_how_to_end_it(tmp_path: Path) -> None:
         "echo 'error: [409] Conflict: Another update is currently in progress.' >&2; exit 255",
     )
     assert "locked=True" in told
-    assert 'eval "$(make -s env)" && pulumi cancel --yes --stack x' in told
+    assert 'eval "$(make -s env)" && pulumi cancel --yes --stack local' in told

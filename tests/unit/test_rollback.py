@@ -27,7 +27,9 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(rollback, "_image_id", lambda _name: "sha256:1111")
     monkeypatch.setattr(rollback, "_last_fetch", lambda _state, _server: None)
     monkeypatch.setattr(rollback, "_read", lambda _stack: file)
-    monkeypatch.setattr(rollback, "run_pulumi", lambda *_arguments, stack: pytest.fail(stack))
+    monkeypatch.setattr(
+        rollback, "run_pulumi", lambda *_arguments, stack, **_config: pytest.fail(stack)
+    )
     return file
 
 

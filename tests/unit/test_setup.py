@@ -15,8 +15,9 @@ import pytest
 from tests.cli import vllm_spark
 from tests.fake_daemon import FakeDaemon
 from tests.programs import Programs
-from vllm_spark.cli import prepare
+from vllm_spark.cli import prepare, pulumi_command
 from vllm_spark.cli.pulumi_command import read_state, run_pulumi, select
+from vllm_spark.config import stack_file
 from vllm_spark.errors import DockerUnavailable, SetupError
 from vllm_spark.setup import environment, plugins, pulumi_cli, steps
 
@@ -28,7 +29,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs)
     monkeypatch.setattr(pulumi_cli, "OURS", tools / "pulumi")
     monkeypatch.setattr(environment, "OURS", tools / "pulumi")
     monkeypatch.setattr(environment, "PLUGIN_HOME", tools / "pulumi-home")
-    monkeypatch.setattr(plugins, "PLUGIN_HOME", tools / "pulumi-home")
     monkeypatch.setattr(environment, "STATE", tmp_path / ".state")
     monkeypatch.setattr(environment, "ROOT", tmp_path)
     monkeypatch.setattr(steps, "TOOLS", tools)
@@ -142,15 +142,20 @@ def test_a_file_that_cannot_be_written_is_named_with_a_fix(
 # The plugins
 
 
-def plugin(name: str) -> str:
-    return f"resource-{name}-v{plugins.wanted()[name]}"
+def have(home: Path, name: str, program: str = "\x7fELF") -> Path:
+    """The program of a plugin, in this PULUMI_HOME."""
+    folder = home / "plugins" / f"resource-{name}-v{plugins.wanted()[name]}"
+    folder.mkdir(parents=True)
+    launcher = folder / f"pulumi-resource-{name}"
+    launcher.write_text(program)
+    return launcher
 
 
 def test_plugins_that_are_missing_are_installed_in_the_versions_of_their_sdks(
     programs: Programs, machine: Path
 ) -> None:
     programs.add("pulumi")
-    (machine.parent / "home" / "plugins" / plugin("docker")).mkdir(parents=True)
+    have(machine.parent / "home", "docker")
     plugins.ensure_plugins()
     number = plugins.wanted()["command"]
     assert programs.calls("pulumi") == [f"plugin install resource command {number}"]
@@ -159,7 +164,7 @@ def test_plugins_that_are_missing_are_installed_in_the_versions_of_their_sdks(
 def test_plugins_that_are_there_are_left_alone(programs: Programs, machine: Path) -> None:
     programs.add("pulumi")
     for name in plugins.PLUGINS:
-        (machine.parent / "home" / "plugins" / plugin(name)).mkdir(parents=True)
+        have(machine.parent / "home", name)
     plugins.ensure_plugins()
     assert not programs.calls("pulumi")
 
@@ -171,10 +176,21 @@ def test_a_plugin_that_cannot_be_downloaded_is_told_in_pulumis_words(programs: P
     assert "install the docker plugin" in str(failed.value)
 
 
-def test_a_checkout_with_stand_ins_stays_with_them(programs: Programs, machine: Path) -> None:
-    (machine / "pulumi-home").mkdir(parents=True)
-    with pytest.raises(SetupError, match="has taken the stand-ins"):
-        plugins.ensure_plugins()
+def test_stand_ins_give_way_to_the_official_plugins_which_are_asked_for_once_a_day(
+    programs: Programs, machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    programs.add("pulumi")
+    launchers = [have(machine / "pulumi-home", name, "#!/bin/sh\n") for name in plugins.PLUGINS]
+    plugins.ensure_plugins()
+    assert not programs.calls("pulumi")
+    for launcher in launchers:
+        os.utime(launcher, (0, 0))
+    plugins.ensure_plugins()
+    assert programs.calls("pulumi") == [
+        f"plugin install resource {name} {plugins.wanted()[name]} --reinstall"
+        for name in plugins.PLUGINS
+    ]
+    assert "official docker plugin takes the place of the stand-in" in capsys.readouterr().err
 
 
 # A long step
@@ -312,10 +328,107 @@ def test_a_state_that_cannot_be_read_is_not_empty(programs: Programs) -> None:
         read_state("spark")
 
 
-def test_a_stack_is_selected_and_created_whatever_its_name_begins_with(programs: Programs) -> None:
+def test_a_stack_is_selected_whatever_its_name_begins_with(programs: Programs) -> None:
     programs.add("pulumi", "exit 6")
     assert select("-x") == 6
-    assert programs.calls("pulumi") == ["stack select --create -- -x"]
+    assert programs.calls("pulumi") == ["stack select -- -x"]
+
+
+SALT = "encryptionsalt: v1:abc:def\n"
+SECRET = "config:\n  vllm-spark:apiKey:\n    secure: v1:x\n"
+WRITES = f"printf '{SALT}' >> Pulumi.x.yaml"
+"""What Pulumi does to the config file beside Pulumi.yaml when it creates a stack."""
+
+LAST = "for last; do :; done"
+"""Sets $last to the program's last argument: the event log, in the folder of the copy."""
+
+
+@pytest.fixture
+def project(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with stack `x`; its config file."""
+    root = machine.parent
+    monkeypatch.setattr(stack_file, "ROOT", root)
+    monkeypatch.setattr(pulumi_command, "ROOT", root)
+    (root / "Pulumi.yaml").write_text("name: test\n")
+    file = root / "Pulumi.x.yaml"
+    file.write_text("config: {}\n")
+    return file
+
+
+def test_a_stack_is_created_without_an_edit_of_its_config_file(
+    programs: Programs, project: Path
+) -> None:
+    none = "[ -e made ] || { echo \"error: no stack named 'x' found\" >&2; exit 255; }"
+    programs.add(
+        "pulumi",
+        f'case "$2" in select) {none};; init) {WRITES}; touch {project.parent}/made;; esac',
+    )
+    assert select("x") == 0
+    calls = ["stack select -- x", "stack init --no-select -- x", "stack select -- x"]
+    assert programs.calls("pulumi") == calls
+    assert project.read_text() == "config: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ('{"diagnosticEvent": {"severity": "error", "message": "plugin ended"}}', "plugin ended"),
+        ('{"resOpFailedEvent": {"metadata": {"urn": "urn::x"}}}', "urn::x failed"),
+    ],
+    ids=["a diagnostic", "an operation"],
+)
+def test_an_exit_code_of_0_does_not_stand_beside_an_error(
+    event: str, said: str, project: Path, programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    programs.add("pulumi", f"{LAST}; echo '{event}' > $last")
+    assert run_pulumi("up", stack="x").code == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_warning_is_no_error(project: Path, programs: Programs) -> None:
+    warning = '{"diagnosticEvent": {"severity": "warning", "message": "x"}}'
+    programs.add("pulumi", f"{LAST}; echo '{warning}' > $last")
+    assert run_pulumi("up", stack="x").code == 0
+
+
+def test_pulumi_writes_into_a_copy_of_the_config_file(programs: Programs, project: Path) -> None:
+    programs.add("pulumi", f"{LAST}; cd $(dirname $last); {WRITES}")
+    run_pulumi("up", stack="x")
+    assert project.read_text() == "config: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("config: {}\n" + SALT, "config: {}\n"),
+        (f"{SALT}config:\n  a:b: encryptionsalt\n", "config:\n  a:b: encryptionsalt\n"),
+        (SECRET + SALT, SECRET + SALT),
+        (SALT, ""),
+    ],
+    ids=["no secret", "salt first", "with a secret", "nothing else"],
+)
+def test_a_salt_that_no_secret_needs_does_not_lock_other_clones_out(
+    text: str, given: str, project: Path, programs: Programs, capfd: pytest.CaptureFixture[str]
+) -> None:
+    project.write_text(text)
+    programs.add("pulumi", f'{LAST}; cat "$(dirname $last)/Pulumi.x.yaml"')
+    run_pulumi("preview", "--diff", stack="x")
+    assert capfd.readouterr().out == given
+
+
+def test_a_wrong_passphrase_is_told_with_the_fix(
+    project: Path, programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    programs.add(
+        "pulumi", "echo 'error: get stack secrets manager: incorrect passphrase' >&2; exit 1"
+    )
+    assert run_pulumi("up", stack="x").code == 1
+    assert "Pulumi.x.yaml" in (said := capsys.readouterr().err)
+    assert "fix: set PULUMI_CONFIG_PASSPHRASE" in said
+    wrong = "echo \"error: no stack named 'x' found; incorrect passphrase\" >&2; exit 255"
+    programs.add("pulumi", wrong)
+    assert select("x") == 255
+    assert "fix: set PULUMI_CONFIG_PASSPHRASE" in capsys.readouterr().err
 
 
 LOCK = (

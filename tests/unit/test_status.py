@@ -113,6 +113,14 @@ def test_a_container_that_has_ended_is_told_with_how(server: Container) -> None:
     assert "drift      state: exited, exit code 1" in ran.stdout
 
 
+def test_a_paused_container_does_not_serve_and_is_told_with_the_fix(server: Container) -> None:
+    server.inspected["State"].update(Status="paused", Paused=True)
+    ran = vllm_spark("status")
+    assert ran.exit_code == 1
+    assert "serving    no: it is paused" in ran.stdout
+    assert "fix: docker unpause vllm-spark" in ran.stdout
+
+
 def test_a_container_that_is_gone_is_told_with_the_fix(daemon: FakeDaemon) -> None:
     ran = vllm_spark("status", "--stack", "spark")
     assert ran.exit_code == 1

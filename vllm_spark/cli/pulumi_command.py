@@ -1,7 +1,7 @@
-"""Runs `pulumi` in the foreground, and explains a lock or an interruption after its last message.
+"""Runs `pulumi` in the foreground, and explains some of its failures after its last message.
 
-Pulumi's output is passed through; only standard error is read as well, because only there Pulumi
-reports a locked stack.
+Pulumi's output is passed through. Pulumi reads a copy of the stack's config file, because it writes
+the salt of the state's secrets into that file, which git tracks.
 """
 
 from __future__ import annotations
@@ -9,14 +9,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vllm_spark.config.stack_file import for_pulumi, stack_file
 from vllm_spark.docker_host.connection import plugin_variables, preview_variables
 from vllm_spark.errors import SetupError
 from vllm_spark.project import ROOT
@@ -34,8 +39,34 @@ class Ended:
     locked: bool = False
 
 
-def run_pulumi(*arguments: str, stack: str) -> Ended:
-    """Run it on the stack, in the foreground; prints the meaning of a lock or of Ctrl-C."""
+def run_pulumi(*arguments: str, stack: str, config: str | None = None) -> Ended:
+    """Run it on the stack, in the foreground; prints what a lock or a wrong passphrase means.
+
+    `config` is the text of a config file to use instead of the stack's.
+    """
+    with _beside(stack, config) as file:
+        events = file.with_name("events")
+        given = ["--stack", stack, "--config-file", str(file), "--event-log", str(events)]
+        ended = _run([*arguments, *given], stack)
+        # Seen once: a plugin that ended early, "**failed** 1 error", and exit code 0.
+        if ended.code == 0 and (error := _first_error(events)) is not None:
+            say(f"Pulumi ended with exit code 0 after an error: {error}\n  fix: repeat the command")
+            return replace(ended, code=1)
+        return ended
+
+
+def _first_error(events: Path) -> str | None:
+    """The first error in Pulumi's log of events; None if it has none."""
+    for line in events.read_text().splitlines() if events.exists() else ():
+        event = json.loads(line)
+        if (told := event.get("diagnosticEvent") or {}).get("severity") == "error":
+            return str(told["message"]).strip()
+        if "resOpFailedEvent" in event:
+            return f"{event['resOpFailedEvent']['metadata']['urn']} failed"
+    return None
+
+
+def _run(arguments: list[str], stack: str) -> Ended:
     interrupts: list[int] = []
     # The terminal sends the signal to Pulumi too, which ends in order. If this process died of it,
     # it would kill Pulumi: the lock would stay, and running operations would be lost.
@@ -44,9 +75,10 @@ def run_pulumi(*arguments: str, stack: str) -> Ended:
     daemon = preview_variables() if arguments[0] == "preview" else plugin_variables()
     try:
         with subprocess.Popen(
-            ["pulumi", *arguments, "--stack", stack],
+            ["pulumi", *arguments],
             cwd=ROOT,
-            env={**os.environ, **daemon},
+            # The variable makes the flag --event-log known.
+            env={**os.environ, **daemon, "PULUMI_DEBUG_COMMANDS": "true"},
             stderr=subprocess.PIPE,
         ) as process:
             assert process.stderr is not None
@@ -59,13 +91,49 @@ def run_pulumi(*arguments: str, stack: str) -> Ended:
     lock = _lock("".join(told), stack)
     if lock:
         say(lock)
+    _explain_passphrase("".join(told), stack)
     return Ended(process.returncode, bool(interrupts), lock is not None)
+
+
+_PASSPHRASE = (
+    "The secrets in {file}, or those in the state of {stack}, were encrypted with another "
+    "passphrase.\n  fix: set PULUMI_CONFIG_PASSPHRASE to it. If it is lost and the state is yours "
+    "alone, set each secret again: pulumi config set --secret"
+)
+
+
+def _explain_passphrase(told: str, stack: str) -> None:
+    if "incorrect passphrase" in told:
+        say(_PASSPHRASE.format(file=stack_file(stack).name, stack=stack))
+
+
+@contextmanager
+def _beside(stack: str, config: str | None = None) -> Iterator[Path]:
+    """The stack's config, or `config`, in a folder beside a copy of Pulumi.yaml."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(ROOT / "Pulumi.yaml", folder)
+        copy = Path(folder) / stack_file(stack).name
+        copy.write_text(for_pulumi(stack_file(stack)) if config is None else config)
+        yield copy
 
 
 def select(stack: str) -> int:
     """Select the stack, or create it; returns Pulumi's exit code."""
-    command = ["pulumi", "stack", "select", "--create", "--", stack]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    command = ["pulumi", "stack", "select", "--", stack]
+    selected = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if "no stack named" in selected.stderr:
+        with _beside(stack) as file:
+            create = ["pulumi", "stack", "init", "--no-select", "--", stack]
+            made = subprocess.run(
+                create, cwd=file.parent, stderr=subprocess.PIPE, text=True, check=False
+            )
+        sys.stderr.write(made.stderr)
+        _explain_passphrase(made.stderr, stack)
+        if made.returncode != 0:
+            return made.returncode
+        return subprocess.run(command, cwd=ROOT, check=False).returncode
+    sys.stderr.write(selected.stderr)
+    return selected.returncode
 
 
 def read_state(stack: str) -> dict[str, Any]:

@@ -6,8 +6,6 @@ temporary config file, so that `Pulumi.<stack>.yaml`, which the user may be edit
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import click
@@ -19,7 +17,7 @@ from vllm_spark.cli.prepare import ensure_pulumi
 from vllm_spark.cli.pulumi_command import UP, read_state, run_pulumi
 from vllm_spark.cli.servers import choose
 from vllm_spark.config.settings import Settings
-from vllm_spark.config.stack_file import encrypted, stack_file
+from vllm_spark.config.stack_file import encrypted, for_pulumi, stack_file
 from vllm_spark.deployment.config_diff import commands, differences
 from vllm_spark.deployment.last_good import LastGoodDeployment, without_secrets
 from vllm_spark.docker_host.connection import connect, docker_errors
@@ -63,10 +61,7 @@ def roll_back(stack: str, server: str | None) -> None:
     config = {**good.config, **{f"vllm-spark:{key}": pinned[key] for key in ("model", "image")}}
     content = good.stack_file(file, pinned)
     _tell_plan(good, differences(written, config), content, stack)
-    with tempfile.TemporaryDirectory() as directory:
-        generated = Path(directory) / f"Pulumi.{stack}.yaml"
-        generated.write_text(yaml.safe_dump(content))
-        ended = run_pulumi(*UP, "--config-file", str(generated), stack=stack)
+    ended = run_pulumi(*UP, stack=stack, config=yaml.safe_dump(content))
     if ended.code != 0:
         if not ended.locked:
             say(f"The way back to {good} failed; its cause is above.")
@@ -123,7 +118,7 @@ def serving(good: LastGoodDeployment) -> Ready | str:
             container: Any = connect().api.inspect_container(good.container_id)
         except NotFound:
             return "its container is gone"
-    if not container["State"]["Running"]:
+    if not container["State"]["Running"] or container["State"]["Paused"]:
         return "its container does not run"
     environment = dict(entry.partition("=")[::2] for entry in container["Config"]["Env"])
     settings = good.settings
@@ -141,8 +136,8 @@ def _read(stack: str) -> dict[str, Any]:
     """The stack's config file. Its values may be wrong, but it must be YAML."""
     path = stack_file(stack)
     try:
-        return dict(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        return dict(yaml.safe_load(for_pulumi(path)))
+    except (OSError, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
         raise SetupError(
             f"{path.name} cannot be read, and holds what the stack's secrets are encrypted with: "
             f"{error}\n  fix: put it back, as from git, then repeat"

@@ -124,6 +124,9 @@ def _asked(server: Server, container: dict[str, Any]) -> Status:
         f"{server.container}: {state['Status']} since {state['StartedAt'][:19]}Z, "
         f"restarts {container['RestartCount']}, image {container['Config']['Image']}"
     )
+    if state["Paused"]:
+        fix = f"docker unpause {server.container}"
+        return Status(server.name, about, "no", "it is paused, so its process is suspended", fix)
     if not state["Running"]:
         ended = f"exit code {state['ExitCode']} {state['Error']}".rstrip()
         return Status(server.name, about, "no", ended)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from vllm_spark.config.settings import Settings
 from vllm_spark.errors import ConfigError
 from vllm_spark.problems import Problem
 from vllm_spark.project import ROOT
+
+_SALT = re.compile(r"""^["']?encryptionsalt["']?\s*:.*\n?""", re.MULTILINE)
 
 
 def stack_file(stack: str) -> Path:
@@ -26,6 +29,17 @@ def stack_file(stack: str) -> Path:
     stacks = sorted(found.name.split(".")[1] for found in ROOT.glob("Pulumi.*.yaml"))
     fix = f"choose one of: {', '.join(stacks)}" if stacks else "change to the project's folder"
     raise ConfigError([Problem(path.name, f"there is no such file in {ROOT}", fix)])
+
+
+def for_pulumi(path: Path) -> str:
+    """The text of a stack file, without a salt that no secret in it needs.
+
+    The salt belongs to the passphrase of the clone that wrote it: with it, Pulumi refuses all of
+    the file in another clone. Without it, Pulumi takes that of the state.
+    """
+    text = path.read_text()
+    has_secrets = encrypted((yaml.safe_load(text) or {}).get("config") or {})
+    return text if has_secrets else _SALT.sub("", text)
 
 
 def load_stack(path: Path) -> Settings:

@@ -51,6 +51,8 @@ def drift_of(
     state = container["State"]
     if not state["Running"] and settings.state == "running":
         lines.append(f"state: {state['Status']}, exit code {state['ExitCode']}")
+    if state["Paused"]:
+        lines.append("state: paused, so its process is suspended")
     if container["RestartCount"]:
         lines.append(f"restarts: Docker has restarted it {container['RestartCount']} times")
     return lines

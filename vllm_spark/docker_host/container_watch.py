@@ -173,9 +173,11 @@ class ContainerWatch:
 
 
 def still_runs(container_id: str, start: str | None) -> bool:
-    """Whether the container runs, and has not been started again since `start`."""
+    """Whether the container runs unpaused, and has not been started again since `start`."""
     state = ContainerWatch(container_id).state()
-    return isinstance(state, ContainerState) and state.running and state.start == start
+    if not isinstance(state, ContainerState) or state.paused:
+        return False
+    return state.running and state.start == start
 
 
 Client = Callable[[], docker.APIClient]
@@ -199,6 +201,7 @@ def _state(client: Client, container_id: str) -> ContainerState | Gone | CouldNo
     return ContainerState(
         running=state["Running"] and not state["Restarting"],
         start=state["StartedAt"],
+        paused=state["Paused"],
         exit_code=state["ExitCode"],
         oom_killed=state["OOMKilled"],
         error=state["Error"],

@@ -34,7 +34,7 @@ def drift_lines(
 
 
 def as_declared(name: str, settings: Settings, variables: Collection[str]) -> bool:
-    """Whether the container exists, and runs if it should. Prints each difference by name.
+    """Whether the container exists, and runs unpaused if it should. Prints each difference by name.
 
     False as well if Docker could not be asked.
     """
@@ -52,7 +52,8 @@ def as_declared(name: str, settings: Settings, variables: Collection[str]) -> bo
         lines = [f"unknown: {error}"]
     for line in lines:
         print(f"{name}: drift: {line}", flush=True)
-    return settings.state == "stopped" or bool(container["State"]["Running"])
+    state = container["State"]
+    return settings.state == "stopped" or bool(state["Running"] and not state["Paused"])
 
 
 def _moment(text: str) -> datetime:

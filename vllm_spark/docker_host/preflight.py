@@ -86,6 +86,9 @@ class Preflight:
         if answer.unknown:
             self._say(f"flags not checked: {answer.unknown}")
         self._take_over(host, stopped)
+        if ours is not None and ours["State"]["Paused"]:
+            self._say("it was paused; unpausing it")
+            host.client.api.unpause(self.name)
         return "" if answer.unknown else key
 
     def _memory_problems(

@@ -16,10 +16,12 @@ class ContainerState:
     """A container's state according to the Docker daemon. `start` identifies one start of it."""
 
     running: bool
+    """Docker calls a paused container running, and so does this."""
     start: str
     exit_code: int = 0
     oom_killed: bool = False
     error: str = ""
+    paused: bool = False
 
 
 @dataclass(frozen=True)

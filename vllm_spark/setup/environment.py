@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from vllm_spark.errors import SetupError
 from vllm_spark.project import ROOT, TOOLS
 from vllm_spark.setup.pulumi_cli import OURS
 
@@ -16,7 +15,7 @@ STATE = ROOT / ".state"
 """The stacks' state and the passphrase of their secrets: worth a backup, not in git."""
 
 PLUGIN_HOME = TOOLS / "pulumi-home"
-"""PULUMI_HOME where the plugins of `offline/` are installed; absent if the official ones are."""
+"""PULUMI_HOME of a checkout that has ever taken the plugins of `offline/`."""
 
 
 def exports(given: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -25,6 +24,8 @@ def exports(given: Mapping[str, str] = os.environ) -> dict[str, str]:
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         # gRPC asks `https_proxy` even for the Pulumi engine and the plugins of this machine.
         "no_grpc_proxy": "127.0.0.1,localhost",
+        # A stack file without a salt: Pulumi takes that of the state, and makes no new one.
+        "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",
     }
     ours = str(OURS / "bin")
     if (OURS / "bin" / "pulumi").exists() and ours not in given["PATH"].split(os.pathsep):
@@ -55,17 +56,6 @@ def _passphrase() -> Path:
     """A file with a random passphrase, created once, readable only by its owner."""
     file = STATE / "passphrase"
     if not file.exists():
-        locked = [
-            found.name
-            for found in sorted(ROOT.glob("Pulumi.*.yaml"))
-            if "encryptionsalt:" in found.read_text()
-        ]
-        if locked:
-            raise SetupError(
-                f"{', '.join(locked)}: made with a passphrase that is not in {file}\n"
-                "  fix: set PULUMI_CONFIG_PASSPHRASE to it; or, if the file holds no secret, "
-                "remove its line `encryptionsalt`"
-            )
         STATE.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as output:

@@ -1,0 +1,34 @@
+"""Blocking work in a Pulumi resource hook: in a thread, with lines of progress and plain errors.
+
+The SDK (3.272, runtime/_callbacks.py) shows the frames of an error's `__traceback__` below it.
+An expected error explains itself, so it has none. A unit test fails when a newer SDK shows some.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+
+import pulumi
+
+from vllm_spark.errors import VllmSparkError
+
+
+class _PlainError(Exception):
+    @property
+    def __traceback__(self) -> TracebackType | None:  # type: ignore[override]
+        return None
+
+
+async def in_a_thread(work: Callable[[Callable[[str], None]], None]) -> None:
+    """Do `work`, which is given a function that logs a line."""
+    loop = asyncio.get_running_loop()
+
+    def say(line: str) -> None:
+        loop.call_soon_threadsafe(pulumi.log.info, line)
+
+    try:
+        await asyncio.to_thread(work, say)
+    except VllmSparkError as error:
+        raise _PlainError(str(error)) from None

@@ -1,0 +1,60 @@
+"""Work in a hook of a resource: its lines are logged, and an expected error shows no frames."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pulumi.runtime._callbacks import _CallbackServicer
+
+from components.hooks import in_a_thread
+from vllm_spark.errors import PreflightError
+
+Say = Callable[[str], None]
+
+
+def shown(error: BaseException) -> str:
+    """The text that the SDK makes of an error in a hook."""
+    servicer: Any = _CallbackServicer
+    return str(servicer.pretty_error(None, error))
+
+
+def run(work: Callable[[Say], None]) -> None:
+    # Not by asyncio.run: that leaves no event loop behind for Pulumi's mocks in other tests.
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(in_a_thread(work))
+    finally:
+        loop.close()
+
+
+def test_lines_are_logged_from_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr("pulumi.log.info", logged.append)
+
+    def work(say: Say) -> None:
+        say("one")
+        say("two")
+
+    run(work)
+    assert logged == ["one", "two"]
+
+
+def test_an_expected_error_is_its_text_and_no_frames() -> None:
+    def work(_say: Say) -> None:
+        raise PreflightError("container x runs\n  fix: stop it")
+
+    with pytest.raises(Exception, match="container x runs") as failed:
+        run(work)
+    assert shown(failed.value).strip() == "container x runs\n  fix: stop it:"
+
+
+def test_any_other_error_keeps_its_frames() -> None:
+    def work(_say: Say) -> None:
+        raise KeyError("a bug of ours")
+
+    with pytest.raises(KeyError) as failed:
+        run(work)
+    assert "test_hooks_of_resources.py" in shown(failed.value)
