@@ -58,6 +58,8 @@ DEVIATIONS = {
     "driver with the capability `gpu`, on a Spark NVIDIA's",
     "HostConfig.Init": "the docker plugin always sends it; false is also Docker's default, unless "
     "the daemon is configured otherwise",
+    "HostConfig.LogConfig.Config.max-file": "rotates the log, so that it cannot fill the disk",
+    "HostConfig.LogConfig.Config.max-size": "as max-file",
     "HostConfig.NetworkMode": "compose creates a network for every project; one server needs none",
     "HostConfig.PortBindings.8000/tcp.0.HostIp": "the guide's clients use localhost, and its "
     "server requires no key; `vllm-spark:endpoint` opens the port",

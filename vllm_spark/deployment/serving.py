@@ -13,6 +13,9 @@ CACHE_PATH = "/root/.cache/huggingface"
 """The path of the cache in our containers; users of the guide already have their weights there."""
 
 
+CONTAINER_PORT = 8000
+"""vLLM's default. On the bridge the config sets only the port on the host."""
+
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """Older clients, and scripts of the guide's users, read the second name."""
 
@@ -36,6 +39,9 @@ def server_arguments(settings: Settings) -> list[str]:
         argv += ["--revision", settings.model.revision]
     # Offline, vLLM since 0.10.2 replaces the model's id by a path: pin the name that clients use.
     argv += ["--served-model-name", settings.served_name]
+    if settings.container.network == "host":
+        endpoint = settings.endpoint
+        argv += ["--host", str(endpoint.bind), "--port", str(endpoint.port)]
     argv += settings.engine.argv
     return argv + _drained(settings)
 
