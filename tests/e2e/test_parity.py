@@ -40,6 +40,8 @@ DEVIATIONS = {
     "Config.Env.HF_HUB_CACHE": "the guide's `--download-dir`, so that existing weights are found",
     "Config.Env.HF_HUB_OFFLINE": "the model is complete before the server starts, so the server "
     "needs no network",
+    "Config.Env.TIKTOKEN_RS_CACHE_DIR": "where gpt-oss finds OpenAI's vocabulary, fetched "
+    "with the weights",
     "Config.Env.TORCHINDUCTOR_CACHE_DIR": KERNELS,
     "Config.Env.TRITON_CACHE_DIR": KERNELS,
     "Config.Env.VLLM_CACHE_ROOT": KERNELS,

@@ -87,12 +87,17 @@ def server_environment(settings: Settings) -> dict[str, str]:
     return {
         "HF_HUB_CACHE": CACHE_PATH,
         "HF_HUB_OFFLINE": "1",
+        # OpenAI's vocabulary, which gpt-oss needs, is fetched with the weights.
+        "TIKTOKEN_RS_CACHE_DIR": f"{CACHE_PATH}/{HARMONY}",
         # The health gate limits the start. The engine's own limit (600 s) must not end it earlier,
         # and must not follow the gate's limits, because a change would replace the container.
         "VLLM_ENGINE_READY_TIMEOUT_S": str(LONGEST_START),
         **settings.container.environment,
     }
 
+
+HARMONY = "harmony"
+"""The folder of the cache for OpenAI's vocabulary; in_image/fetch_weights.py has the name too."""
 
 COMPILED = "compiled"
 """The folder of the cache that holds compiled kernels, one folder below for each image."""
