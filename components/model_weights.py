@@ -24,9 +24,11 @@ from vllm_spark.deployment.serving import CACHE_PATH
 from vllm_spark.in_image import script
 from vllm_spark.in_image.checkpoint import kept_elsewhere
 
-_FOR_THE_HUB = re.compile(r"(?i)HF_\w+|\w+_PROXY|SSL_CERT_\w+|\w+_CA_BUNDLE")
-"""Variables for mirrors, proxies, their certificates, and the token. Others are left out, because
-a change of any variable in this list fetches again."""
+_FOR_THE_HUB = re.compile(
+    r"(?i)HF_\w+|\w+_PROXY|SSL_CERT_\w+|\w+_CA_BUNDLE|TIKTOKEN_ENCODINGS_BASE"
+)
+"""Variables for mirrors, proxies, their certificates, the token, and a vocabulary that is there
+already. Others are left out, because a change of any variable in this list fetches again."""
 
 
 class ModelWeights(pulumi.ComponentResource):

@@ -12,8 +12,10 @@ from components.hooks import in_a_thread
 from components.identity import Release, state_id
 from components.model_cache import ModelCache
 from components.vllm_image import VllmImage
+from vllm_spark.config.container import Capabilities
 from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.serving import (
+    CONTAINER_PORT,
     compile_caches,
     server_command,
     server_environment,
@@ -21,9 +23,6 @@ from vllm_spark.deployment.serving import (
 )
 from vllm_spark.deployment.tenants import COMMIT_LABEL, IDENTITY_LABELS, VERSION_LABEL, Identity
 from vllm_spark.docker_host.memory_wait import make_room
-
-CONTAINER_PORT = 8000
-"""vLLM's default. The config sets only the port on the host."""
 
 
 class VllmContainer(pulumi.ComponentResource):
@@ -59,8 +58,9 @@ class VllmContainer(pulumi.ComponentResource):
                 commit,
                 command,
                 plain,
-                container.model_dump(mode="json", exclude={"restart"}),
-                endpoint.model_dump(mode="json", exclude={"open"}),
+                # Without defaults, so that a key that a later release adds changes nothing.
+                container.model_dump(mode="json", exclude={"restart"}, exclude_defaults=True),
+                endpoint.model_dump(mode="json", exclude={"open"}, exclude_defaults=True),
                 cache.source,
             ],
             opts=pulumi.ResourceOptions(parent=self),
@@ -75,25 +75,39 @@ class VllmContainer(pulumi.ComponentResource):
             image=image.name,
             command=command,
             envs=envs,
-            ports=[
-                docker.ContainerPortArgs(
-                    internal=CONTAINER_PORT, external=endpoint.port, ip=str(endpoint.bind)
-                )
-            ],
+            ports=_ports(settings),
             volumes=[cache.mount],
+            mounts=[
+                docker.ContainerMountArgs(
+                    type=mount.type,
+                    source=mount.source,
+                    target=mount.container_path,
+                    read_only=mount.read_only,
+                )
+                for mount in container.mounts
+            ],
             **_gpus(container.gpus),
+            devices=[
+                docker.ContainerDeviceArgs(host_path=host, container_path=path, permissions=how)
+                for host, path, how in container.device_mappings
+            ],
             ipc_mode=container.ipc,
+            shm_size=container.shm_mib,
+            security_opts=container.security_opts or None,
+            capabilities=_capabilities(container.capabilities),
             ulimits=[
                 docker.ContainerUlimitArgs(name=limit, soft=value, hard=value)
                 for limit, value in container.ulimits.items()
             ],
+            log_driver=container.log.driver,
+            log_opts=container.log.options,
             labels=_labels(identity, release, commit),
             restart=container.restart,
             # Without a grace period the plugin kills at once.
             destroy_grace_seconds=stop_seconds(settings),
             stop_timeout=stop_seconds(settings),
             # If unset, the plugin reads back another value than it sent (pulumi-docker#1272).
-            network_mode="bridge",
+            network_mode=container.network,
             must_run=settings.state == "running",
             start=settings.state == "running",
             opts=pulumi.ResourceOptions(
@@ -150,6 +164,24 @@ def _compile_cache(settings: Settings, image: VllmImage, name: str) -> pulumi.Ou
     return image.pulled.image_id.apply(
         lambda image_id: f"{name}={compile_caches(settings, image_id)[name]}"
     )
+
+
+def _ports(settings: Settings) -> list[docker.ContainerPortArgs]:
+    """The published port; none on the host's network, where vLLM listens on the endpoint itself."""
+    if settings.container.network == "host":
+        return []
+    endpoint = settings.endpoint
+    return [
+        docker.ContainerPortArgs(
+            internal=CONTAINER_PORT, external=endpoint.port, ip=str(endpoint.bind)
+        )
+    ]
+
+
+def _capabilities(asked: Capabilities) -> docker.ContainerCapabilitiesArgs | None:
+    if not asked.add and not asked.drop:
+        return None
+    return docker.ContainerCapabilitiesArgs(adds=asked.add, drops=asked.drop)
 
 
 def _gpus(gpus: str | list[int]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -57,14 +57,19 @@ STACKS = ("spark", "qwen3-32b", "llama33-70b", "qwen3-vl-30b")
 
 def config_keys() -> str:
     """Every config key: a table of the top-level keys, then a table for each object."""
-    parts = [_keys_table(NAMESPACE, Settings)]
-    for name, field in Settings.model_fields.items():
-        section = _section(field.annotation)
+    return "\n\n".join([_keys_table(NAMESPACE, Settings), *_objects(f"{NAMESPACE}:", Settings)])
+
+
+def _objects(prefix: str, model: type[BaseModel]) -> Iterator[str]:
+    """A table for each object among the keys of a model, and for the objects in that."""
+    for name, field in model.model_fields.items():
+        members = get_args(field.annotation) if get_origin(field.annotation) is list else ()
+        section = _section(members[0] if members else field.annotation)
         if section is not None:
-            key = f"{NAMESPACE}:{field.alias or name}"
+            key = f"{prefix}{field.alias or name}{'[N]' if members else ''}"
             about = inspect.cleandoc(section.__doc__ or "")
-            parts.append(f"### `{key}`\n\n{about}\n\n{_keys_table('', section)}")
-    return "\n\n".join(parts)
+            yield f"### `{key}`\n\n{about}\n\n{_keys_table('', section)}"
+            yield from _objects(f"{key}.", section)
 
 
 def make_fit(stack: str) -> str:

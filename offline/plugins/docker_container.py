@@ -23,6 +23,8 @@ from offline.plugins.resource import Input, Resource, Say, State, Unfinished
 
 MIB = 1 << 20
 PORT = {"internal": None, "external": None, "ip": "0.0.0.0", "protocol": "tcp"}
+DEVICE = {"hostPath": None, "containerPath": None, "permissions": "rwm"}
+MOUNT = dict.fromkeys(("type", "source", "target", "readOnly"))
 VOLUME = dict.fromkeys(("containerPath", "hostPath", "volumeName", "readOnly"))
 REQUEST = dict.fromkeys(("driver", "count", "deviceIds", "capabilities", "options"))
 NETWORK = {
@@ -60,16 +62,19 @@ class Container(Resource):
         "workingDir": Input(replaces=True, sticky=True),
         "ports": Input(replaces=True, unordered=True, fields=PORT),
         "volumes": Input(replaces=True, unordered=True, fields=VOLUME),
+        "mounts": Input(replaces=True, unordered=True, fields=MOUNT),
         "hosts": Input(replaces=True, unordered=True, fields={"host": None, "ip": None}),
         "ulimits": Input(
             replaces=True, unordered=True, fields=dict.fromkeys(("name", "soft", "hard"))
         ),
         "capabilities": Input(replaces=True, unordered=True, fields={"adds": None, "drops": None}),
+        "devices": Input(replaces=True, unordered=True, fields=DEVICE),
         "gpus": Input(replaces=True),
         "deviceRequests": Input(replaces=True, fields=REQUEST),
         "ipcMode": Input(replaces=True, sticky=True),
         "shmSize": Input(replaces=True, sticky=True),
         "networkMode": Input(replaces=True, default="bridge"),
+        "securityOpts": Input(replaces=True, sticky=True, unordered=True),
         "logDriver": Input(replaces=True, sticky=True),
         "logOpts": Input(replaces=True),
         "stopSignal": Input(replaces=True, sticky=True),
@@ -169,6 +174,24 @@ def to_docker(new: State) -> dict[str, Any]:
             {"Name": item["name"], "Soft": item["soft"], "Hard": item["hard"]}
             for item in new.get("ulimits") or ()
         ],
+        "SecurityOpt": new.get("securityOpts"),
+        "Devices": [
+            {
+                "PathOnHost": item["hostPath"],
+                "PathInContainer": item.get("containerPath") or item["hostPath"],
+                "CgroupPermissions": item.get("permissions") or "rwm",
+            }
+            for item in new.get("devices") or ()
+        ],
+        "Mounts": [
+            {
+                "Type": item["type"],
+                "Source": item.get("source"),
+                "Target": item["target"],
+                "ReadOnly": bool(item.get("readOnly")),
+            }
+            for item in new.get("mounts") or ()
+        ],
         "DeviceRequests": _device_requests(new),
         "Binds": [],
         "PortBindings": {},
@@ -231,6 +254,20 @@ def from_docker(seen: dict[str, Any], known: State) -> State:
     }
     if any(capabilities.values()):
         read["capabilities"] = capabilities
+    if known.get("securityOpts"):
+        read["securityOpts"] = host["SecurityOpt"]
+    if known.get("mounts"):
+        read["mounts"] = [
+            {
+                "type": item["Type"],
+                "source": item["Source"],
+                "target": item["Target"],
+                "readOnly": bool(item.get("ReadOnly")),
+            }
+            for item in host.get("Mounts") or ()
+        ]
+    if known.get("devices"):
+        read["devices"] = _devices(host["Devices"] or [], known["devices"])
     if known.get("logOpts"):
         read["logOpts"] = host["LogConfig"]["Config"]
     if known.get("ulimits"):
@@ -305,6 +342,19 @@ def _device_requests(new: State) -> list[dict[str, Any]]:
             request |= {"Count": len(others), "DeviceIDs": [first]}
         requests.append(request)
     return requests
+
+
+def _devices(devices: list[dict[str, Any]], known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As in the official plugin, with a path in the container only where the program gives one."""
+    told = {item["hostPath"] for item in known if item.get("containerPath")}
+    return [
+        {
+            "hostPath": item["PathOnHost"],
+            "containerPath": item["PathInContainer"] if item["PathOnHost"] in told else None,
+            "permissions": item["CgroupPermissions"],
+        }
+        for item in devices
+    ]
 
 
 def _gpus(requests: list[dict[str, Any]], known: str) -> str:

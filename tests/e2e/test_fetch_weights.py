@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 from collections.abc import Iterator
@@ -138,6 +139,51 @@ def test_a_model_is_fetched_once_and_its_commit_printed(hub: Hub) -> None:
     hub.serve()
     assert hub.fetch("some/model")[:2] == (0, commit)
     assert "GET /some/model/resolve" not in hub.requests(), "it was there already"
+
+
+VOCABULARY = b"IQ== 0\n"
+
+
+@pytest.fixture
+def gpt_oss(hub: Hub) -> Iterator[str]:
+    """The script, which takes OpenAI's vocabulary from the hub, where there is a gpt-oss model."""
+    hub.model("some/gpt-oss", model_safetensors=MIB)
+    (hub.folder / "some/gpt-oss/config.json").write_text('{"model_type": "gpt_oss"}')
+    hub.model("open/encodings")
+    (hub.folder / "open/encodings/o200k_base.tiktoken").write_bytes(VOCABULARY)
+    hub.serve()
+    url = f"{hub.url}/open/encodings/resolve/main/o200k_base.tiktoken"
+    script = re.sub(r"(?m)^VOCABULARY = .*$", f'VOCABULARY = "{url}"', SCRIPT)
+    known = hashlib.sha256(VOCABULARY).hexdigest()
+    yield re.sub(r"(?m)^VOCABULARY_SHA256 = .*$", f'VOCABULARY_SHA256 = "{known}"', script)
+
+
+def test_what_gpt_oss_needs_besides_its_weights_is_fetched_once_with_them(
+    hub: Hub, gpt_oss: str
+) -> None:
+    code, commit, said = hub.fetch("some/gpt-oss", script=gpt_oss)
+    assert (code, len(commit)) == (0, 40), said
+    (kept,) = (path for path in hub.files() if path.startswith("harmony/"))
+    url = re.findall(r'(?m)^VOCABULARY = "(.*)"$', gpt_oss)[0]
+    assert kept == f"harmony/{hashlib.sha1(url.encode()).hexdigest()}", "as openai_harmony names it"
+    hub.stop()
+    code, _, said = hub.fetch("some/gpt-oss", script=gpt_oss)
+    assert code == 0, f"the start needs no network, nor does a second fetch: {said}"
+
+
+def test_a_vocabulary_that_cannot_be_had_is_a_problem_before_the_old_server_stops(
+    hub: Hub, gpt_oss: str
+) -> None:
+    wrong = gpt_oss.replace("o200k_base.tiktoken", "config.json")
+    code, _, said = hub.fetch("some/gpt-oss", script=wrong)
+    assert code == 1
+    assert "cause: gpt-oss needs OpenAI's vocabulary" in said
+    assert "TIKTOKEN_ENCODINGS_BASE" in said
+    other = re.sub(r"(?m)^VOCABULARY_SHA256 = .*$", 'VOCABULARY_SHA256 = "0"', gpt_oss)
+    code, _, said = hub.fetch("some/gpt-oss", script=other)
+    assert code == 1
+    assert "is not the file that gpt-oss needs" in said
+    assert not any(path.startswith("harmony/") for path in hub.files())
 
 
 def test_pickled_weights_are_left_on_the_hub_where_there_are_safetensors(hub: Hub) -> None:

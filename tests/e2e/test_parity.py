@@ -40,6 +40,8 @@ DEVIATIONS = {
     "Config.Env.HF_HUB_CACHE": "the guide's `--download-dir`, so that existing weights are found",
     "Config.Env.HF_HUB_OFFLINE": "the model is complete before the server starts, so the server "
     "needs no network",
+    "Config.Env.TIKTOKEN_RS_CACHE_DIR": "where gpt-oss finds OpenAI's vocabulary, fetched "
+    "with the weights",
     "Config.Env.TORCHINDUCTOR_CACHE_DIR": KERNELS,
     "Config.Env.TRITON_CACHE_DIR": KERNELS,
     "Config.Env.VLLM_CACHE_ROOT": KERNELS,
@@ -58,6 +60,8 @@ DEVIATIONS = {
     "driver with the capability `gpu`, on a Spark NVIDIA's",
     "HostConfig.Init": "the docker plugin always sends it; false is also Docker's default, unless "
     "the daemon is configured otherwise",
+    "HostConfig.LogConfig.Config.max-file": "rotates the log, so that it cannot fill the disk",
+    "HostConfig.LogConfig.Config.max-size": "as max-file",
     "HostConfig.NetworkMode": "compose creates a network for every project; one server needs none",
     "HostConfig.PortBindings.8000/tcp.0.HostIp": "the guide's clients use localhost, and its "
     "server requires no key; `vllm-spark:endpoint` opens the port",

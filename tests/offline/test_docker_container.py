@@ -38,6 +38,42 @@ def test_a_container_runs_as_asked_and_has_no_diff_afterwards(
     assert containers.diff(dict(refreshed.properties), **asked).changes == NONE
 
 
+def test_what_a_container_gets_of_its_host_reads_back_as_written(
+    containers: Plugin, server: dict[str, Any], daemon: Any
+) -> None:
+    asked = server | {
+        "networkMode": "host",
+        "securityOpts": ["seccomp=unconfined", "label=disable"],
+        "capabilities": {"adds": ["CAP_IPC_LOCK"], "drops": ["CAP_NET_RAW"]},
+        "devices": [
+            {"hostPath": "/dev/fuse", "containerPath": "/dev/fuse", "permissions": "rw"},
+            {"hostPath": "/dev/null"},
+        ],
+        "mounts": [
+            {"type": "bind", "source": "/etc/hosts", "target": "/given", "readOnly": True},
+            {"type": "volume", "source": f"{OURS}-cache", "target": "/kernels"},
+        ],
+        "logDriver": "local",
+        "logOpts": {"max-size": "1m", "max-file": "2"},
+    }
+    del asked["ports"]
+    id, state = containers.create(**asked)
+    seen = daemon.inspect_container(id)
+    host = seen["HostConfig"]
+    assert seen["State"]["Running"]
+    assert host["NetworkMode"] == "host"
+    assert sorted(host["SecurityOpt"]) == ["label=disable", "seccomp=unconfined"]
+    assert host["LogConfig"] == {"Type": "local", "Config": {"max-size": "1m", "max-file": "2"}}
+    assert sorted(mount["Destination"] for mount in seen["Mounts"]) == [
+        "/cache", "/given", "/kernels",
+    ]  # fmt: skip
+    assert containers.diff(state, **asked).changes == NONE
+    refreshed = containers.read(id, state, **containers.check(**asked))
+    assert containers.diff(dict(refreshed.properties), **asked).changes == NONE
+    changed = asked | {"mounts": asked["mounts"][:1]}
+    assert list(containers.diff(dict(refreshed.properties), **changed).replaces) == ["mounts"]
+
+
 def test_a_restart_policy_changes_in_place(
     containers: Plugin, server: dict[str, Any], daemon: Any
 ) -> None:

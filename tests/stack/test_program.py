@@ -68,6 +68,48 @@ def test_the_server_listens_on_this_host_only_unless_told_otherwise(deploy: Depl
     assert (port["ip"], port["external"]) == ("127.0.0.1", 8000)
 
 
+def test_a_log_is_rotated_and_nothing_of_the_host_is_given_unless_told(deploy: Deploy) -> None:
+    container = deploy("spark").inputs(CONTAINER)
+    assert container["logDriver"] == "json-file"
+    assert container["logOpts"] == {"max-size": "100m", "max-file": "3"}
+    assert container["networkMode"] == "bridge"
+    given = ("devices", "mounts", "securityOpts", "capabilities", "shmSize", "privileged")
+    assert not [key for key in given if container.get(key)]
+
+
+def test_what_a_recipe_needs_of_the_host_is_declared_and_shown(deploy: Deploy) -> None:
+    asked = {
+        "ipc": "private",
+        "shmSize": "16g",
+        "network": "host",
+        "securityOptions": ["seccomp=unconfined"],
+        "capabilities": {"add": ["IPC_LOCK"]},
+        "devices": ["/dev/infiniband"],
+        "mounts": [{"hostPath": "/opt/b12x", "containerPath": "/b12x", "readOnly": True}],
+        "log": {"driver": "local"},
+    }
+    spark = deploy("spark", container=asked)
+    container = spark.inputs(CONTAINER)
+    assert container["shmSize"] == 16384
+    assert container["networkMode"] == "host"
+    assert not container["ports"], "vLLM listens on the endpoint itself"
+    assert container["securityOpts"] == ["seccomp=unconfined"]
+    assert container["capabilities"]["adds"] == ["CAP_IPC_LOCK"]
+    assert container["devices"] == [
+        {"hostPath": "/dev/infiniband", "containerPath": "/dev/infiniband", "permissions": "rwm"}
+    ]
+    assert container["mounts"] == [
+        {"type": "bind", "source": "/opt/b12x", "target": "/b12x", "readOnly": True}
+    ]
+    assert container["logDriver"] == "local"
+    assert spark.outputs["settings"].container.chosen == {
+        **asked,
+        "capabilities": {"add": ["CAP_IPC_LOCK"]},
+    }
+    warnings = "\n".join(map(str, spark.outputs["server"].review.warnings))
+    assert "device /dev/infiniband" in warnings
+
+
 def test_the_gate_asks_for_the_name_that_clients_use(deploy: Deploy) -> None:
     model = {"id": "Qwen/Qwen3-32B-FP8", "servedName": "qwen"}
     spark = deploy("spark", model=model, endpoint={"port": 9000})

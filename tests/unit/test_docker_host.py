@@ -278,6 +278,30 @@ def test_a_port_of_another_process_is_said(
     assert f"ss -ltnp 'sport = :{held_port}'" in problem.fix
 
 
+def on_the_hosts_network(*flags: str) -> dict[str, Any]:
+    return {"host": {"NetworkMode": "host", "PortBindings": {}}, "Cmd": ["vllm", "serve", *flags]}
+
+
+def test_a_vllm_on_the_hosts_network_has_the_port_of_its_flags(
+    daemon: FakeDaemon, available: SetAvailable, port: int
+) -> None:
+    daemon.add("other", **on_the_hosts_network("--port", str(port)))
+    problem = host().port_problem(Endpoint(port=port), [])
+    assert problem is not None
+    assert "is held by container other" in problem.what
+    assert host().port_problem(Endpoint(port=port + 1), []) is None
+    daemon.info["MemTotal"] = 64 * GIB  # the port of this machine is not tried then
+    daemon.add("without-flags", **on_the_hosts_network())
+    assert host().port_problem(Endpoint(port=8000), []) is not None
+
+
+def test_a_port_that_our_old_server_has_on_the_hosts_network_is_free(
+    daemon: FakeDaemon, available: SetAvailable, held_port: int
+) -> None:
+    daemon.add(NAME, **on_the_hosts_network("--port", str(held_port)))
+    assert host().port_problem(Endpoint(port=held_port), []) is None
+
+
 def test_the_ports_of_another_machine_are_not_tried_here(
     daemon: FakeDaemon, available: SetAvailable, held_port: int
 ) -> None:

@@ -45,8 +45,57 @@ def running(declared: Settings, *secrets: str) -> dict[str, Any]:
             "RestartPolicy": {"Name": "unless-stopped"},
             "Binds": ["/opt/hf:/root/.cache/huggingface:rw"],
             "Ulimits": [{"Name": "stack", "Soft": 67108864, "Hard": 67108864}],
+            "NetworkMode": "bridge",
+            "LogConfig": {
+                "Type": "json-file",
+                "Config": {"max-size": "100m", "max-file": "3"},
+            },
+            "ShmSize": 64 << 20,
+            # Docker's own addition, because of `IpcMode: host`.
+            "SecurityOpt": ["label=disable"],
+            "CapAdd": None,
+            "CapDrop": None,
+            "Devices": [],
         },
     }
+
+
+OF_THE_HOST: dict[str, Any] = {
+    "ipc": "private",
+    "shmSize": "16g",
+    "network": "host",
+    "securityOptions": ["seccomp=unconfined"],
+    "capabilities": {"add": ["IPC_LOCK"], "drop": ["NET_RAW"]},
+    "devices": ["/dev/infiniband"],
+    "mounts": [{"hostPath": "/opt/templates", "containerPath": "/templates", "readOnly": True}],
+    "log": {"driver": "local", "maxSize": "10m"},
+}
+
+
+def running_with_more_of_the_host() -> dict[str, Any]:
+    """The same of a container that was made with OF_THE_HOST."""
+    container = running(settings(container={**CONFIG["container"], **OF_THE_HOST}))
+    container["HostConfig"] |= {
+        "PortBindings": {},
+        "IpcMode": "private",
+        "NetworkMode": "host",
+        "LogConfig": {"Type": "local", "Config": {"max-size": "10m", "max-file": "3"}},
+        "ShmSize": 16 << 30,
+        "SecurityOpt": ["seccomp=unconfined"],
+        "CapAdd": ["IPC_LOCK"],
+        "CapDrop": ["CAP_NET_RAW"],
+        "Devices": [
+            {
+                "PathOnHost": "/dev/infiniband",
+                "PathInContainer": "/dev/infiniband",
+                "CgroupPermissions": "rwm",
+            }
+        ],
+        "Mounts": [
+            {"Type": "bind", "Source": "/opt/templates", "Target": "/templates", "ReadOnly": True}
+        ],
+    }
+    return container
 
 
 def drift(declared: Settings, container: dict[str, Any], image_id: str = IMAGE_ID) -> list[str]:
@@ -56,6 +105,25 @@ def drift(declared: Settings, container: dict[str, Any], image_id: str = IMAGE_I
 
 def test_a_container_that_was_made_from_the_config_does_not_differ() -> None:
     assert drift(settings(), running(settings())) == []
+
+
+def test_what_a_container_has_of_its_host_is_compared() -> None:
+    declared = settings(container={**CONFIG["container"], **OF_THE_HOST})
+    assert drift(declared, running_with_more_of_the_host()) == []
+    assert drift(declared, running(settings())) == [
+        "capability CAP_IPC_LOCK: runs without, declared added",
+        "capability CAP_NET_RAW: runs without, declared dropped",
+        "device /dev/infiniband: runs without, declared /dev/infiniband:rwm",
+        'flag host: runs without, declared "127.0.0.1"',
+        "flag port: runs without, declared 8000",
+        "ipc: runs with host, declared private",
+        "log: runs with json-file max-file=3 max-size=100m, declared local max-file=3 max-size=10m",
+        "mount /templates: runs without, declared /opt/templates, read-only",
+        "network: runs with bridge, declared host",
+        "port: runs with 127.0.0.1:8000, not declared",
+        "security option seccomp=unconfined: runs without, declared set",
+        "shared memory: runs without, declared 16384 MiB",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -262,3 +262,64 @@ def test_an_answer_is_kept_for_the_same_flags_and_image_only() -> None:
     assert key != flags_key(settings(), "sha256:2")
     assert key != flags_key(settings(engine={"max-model-len": 4096}), "sha256:1")
     assert key != flags_key(settings(container={"environment": {"A": "b"}}), "sha256:1")
+
+
+OF_THE_HOST: dict[str, Any] = {
+    "devices": ["/dev/infiniband"],
+    "mounts": [{"hostPath": "/opt/templates", "containerPath": "/templates"}],
+    "securityOptions": ["apparmor=spark"],
+    "capabilities": {"add": ["IPC_LOCK"]},
+}
+
+
+def test_the_check_gets_of_the_host_what_the_server_will_get(daemon: FakeDaemon) -> None:
+    answers(daemon, gpus=None)
+    asked: list[dict[str, Any]] = []
+    answer = daemon.when_started
+
+    def process(container: Container) -> None:
+        asked.append(container.inspected["HostConfig"])
+        answer(container)
+
+    daemon.when_started = process
+    ask(settings(container=OF_THE_HOST))
+    (host,) = asked
+    assert [device["PathOnHost"] for device in host["Devices"]] == ["/dev/infiniband"]
+    (mount,) = host["Mounts"]
+    assert (mount["Source"], mount["Target"]) == ("/opt/templates", "/templates")
+    assert mount["ReadOnly"], "the check writes nothing"
+    assert (host["SecurityOpt"], host["CapAdd"]) == (["apparmor=spark"], ["CAP_IPC_LOCK"])
+
+
+@pytest.mark.parametrize(
+    ("said", "key", "what"),
+    [
+        (
+            'invalid mount config for type "bind": bind source path does not exist: /opt/templates',
+            "mounts",
+            "/opt/templates is not on this host",
+        ),
+        (
+            'error gathering device information while adding custom device "/dev/infiniband": no '
+            "such file or directory",
+            "devices",
+            "/dev/infiniband is not on this host",
+        ),
+        (
+            "OCI runtime create failed: apply apparmor profile: apparmor failed to apply profile",
+            "securityOptions",
+            "apparmor is refused",
+        ),
+    ],
+)
+def test_what_docker_refuses_to_give_is_named_by_its_key(
+    daemon: FakeDaemon, said: str, key: str, what: str
+) -> None:
+    daemon.fault(r"POST /containers/create", refuses(400, said))
+    (problem,) = ask(settings(ON_GPU, container=OF_THE_HOST)).problems
+    assert problem.where == f"vllm-spark:container.{key}"
+    assert problem.what.startswith(what)
+
+
+def test_other_access_to_the_host_is_checked_anew() -> None:
+    assert flags_key(settings(container=OF_THE_HOST), "id") != flags_key(settings(), "id")

@@ -12,6 +12,7 @@ from vllm_spark.config.stack_file import load_stack, stack_file
 from vllm_spark.deployment.review import read
 from vllm_spark.deployment.serving import server_command, server_environment
 from vllm_spark.errors import ConfigError
+from vllm_spark.in_image import script
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_SECRETS: frozenset[str] = frozenset()
@@ -180,6 +181,12 @@ def test_the_servers_environment_takes_what_the_stack_adds() -> None:
     environment = server_environment(parse(container={"environment": {"HF_HUB_OFFLINE": "0"}}))
     assert environment["HF_HUB_OFFLINE"] == "0"
     assert environment["HF_HUB_CACHE"] == "/root/.cache/huggingface"
+
+
+def test_the_server_looks_for_openais_vocabulary_where_the_fetch_has_put_it() -> None:
+    fetch = script("fetch_weights")
+    folder = server_environment(parse())["TIKTOKEN_RS_CACHE_DIR"].rpartition("/")[2]
+    assert f'HARMONY = "{folder}"' in fetch
 
 
 def test_a_pinned_revision_reaches_the_server() -> None:

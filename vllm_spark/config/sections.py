@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv6Address
-from typing import Annotated, Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, model_validator
 from pydantic.alias_generators import to_camel
 
 from vllm_spark.config.values import (
     DOCKER_NAME,
-    HOST_FOLDER,
-    DeviceNumber,
+    HOST_PATH,
     DockerName,
     ImageName,
     ModelId,
     Release,
     Revision,
     ServedName,
-    Ulimit,
-    VariableName,
 )
 from vllm_spark.errors import ConfigError
 from vllm_spark.images import ImageReference, Version, vllm_version
@@ -109,7 +106,7 @@ class Cache(Section):
             what = "has neither hostPath nor volume" if path is None else "has hostPath and volume"
             fix = "set hostPath or volume, and only one of them"
             problems.append(Problem(f"{NAMESPACE}:cache", what, fix))
-        if path is not None and not re.fullmatch(HOST_FOLDER, path):
+        if path is not None and not re.fullmatch(HOST_PATH, path):
             what = f"{path!r} is not a valid path"
             fix = "use the absolute path of a folder on the host, such as /opt/hf"
             problems.append(Problem(f"{NAMESPACE}:cache.hostPath", what, fix))
@@ -150,30 +147,6 @@ class Endpoint(Section):
         everywhere = self.bind.is_unspecified
         host = ("::1" if self.bind.version == 6 else "127.0.0.1") if everywhere else str(self.bind)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/v1"
-
-
-class Container(Section):
-    """How the container runs."""
-
-    name: DockerName | None = Field(
-        None, description="the container's name; vllm-<stack> if not set"
-    )
-    gpus: Literal["all", "none"] | Annotated[list[DeviceNumber], Field(min_length=1)] = Field(
-        "all", description="the GPUs that it sees: all, none, or a list of device numbers"
-    )
-    ipc: Literal["host", "private", "shareable"] = Field(
-        "host", description="the IPC namespace (shared memory): host, private or shareable"
-    )
-    restart: Literal["no", "always", "unless-stopped", "on-failure"] = Field(
-        "unless-stopped",
-        description="Docker's restart policy: no, always, unless-stopped or on-failure",
-    )
-    ulimits: dict[Ulimit, Annotated[int, Field(ge=-1)]] = Field(
-        {}, description="limits by name, such as memlock or stack, soft and hard; -1 is unlimited"
-    )
-    environment: dict[VariableName, str] = Field(
-        {}, description="environment variables as text; secrets have keys of their own"
-    )
 
 
 class Gpu(Section):

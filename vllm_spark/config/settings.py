@@ -15,10 +15,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError
 
+from vllm_spark.config.container import Container
 from vllm_spark.config.sections import (
     NAMESPACE,
     Cache,
-    Container,
     Endpoint,
     Gpu,
     Health,
@@ -53,7 +53,7 @@ class Settings(Section):
     cache: Cache = Field(description="the cache: {hostPath} or {volume}")
     endpoint: Endpoint = Field(Endpoint(), description="the endpoint: {bind, port}")
     container: Container = Field(
-        Container(), description="the container: {name, gpus, ipc, restart, ulimits, environment}"
+        Container(), description="the container: {name, gpus, environment, network, mounts, ...}"
     )
     gpu: Gpu = Field(Gpu(), description="other containers on the GPU: {takeover, alongside}")
     health: Health = Field(

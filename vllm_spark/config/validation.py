@@ -64,6 +64,9 @@ def _locate(
     fields: list[str] = []
     depth = 0
     for part in loc:
+        if isinstance(part, int) and model is not None:  # an object in a list
+            path[-1] += f"[{part}]"
+            continue
         if model is None:
             if isinstance(part, str) and "[" in part:  # the name of a union member, not a key
                 continue

@@ -6,6 +6,7 @@ Those programs would refuse a wrong value only later: after a pull, or when the 
 from __future__ import annotations
 
 import re
+from posixpath import normpath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -58,8 +59,19 @@ ServedName = Annotated[str, StringConstraints(pattern=r"^[^\s-]\S*$")]
 DOCKER_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 DockerName = Annotated[str, StringConstraints(pattern=f"^{DOCKER_NAME}$")]
 
-HOST_FOLDER = r"/[^:\n]+"
-"""An absolute path. Docker reads a colon as the end of the path; `/` is never a cache."""
+HOST_PATH = r"/[^:\n]+"
+"""An absolute path. Docker reads a colon as the end of the path; `/` is never meant."""
+
+
+def _absolute_path(text: str) -> str:
+    """The path without `..` and slashes too many, so that two of them can be compared."""
+    path = normpath("/" + text.lstrip("/"))
+    if not re.fullmatch(HOST_PATH, text) or path == "/":
+        raise ValueError(f"{text!r} is not valid")
+    return path
+
+
+AbsolutePath = Annotated[str, AfterValidator(_absolute_path)]
 
 DeviceNumber = Annotated[int, Field(ge=0)]
 
@@ -97,3 +109,46 @@ Ulimit = Literal[
     "rss", "rtprio", "rttime", "sigpending", "stack",
 ]  # fmt: skip
 """The names that Docker accepts (github.com/docker/go-units)."""
+
+ShmSize = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*[mg]$")]
+"""In MiB or GiB. The docker plugin takes whole MiB, so no smaller unit."""
+
+LogSize = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*[kmg]$")]
+
+SecurityOption = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(seccomp=(unconfined|builtin)|apparmor=[\w./-]+|label=[\w.:-]+|no-new-privileges)$"
+    ),
+]
+"""The options that Docker's API takes as they are. The docker command line itself reads a seccomp
+profile from a file, and translates `systempaths`."""
+
+Device = Annotated[
+    str, StringConstraints(pattern=r"^/dev/[^:\s]+(:/[^:\s]+)?(:(r|w|m|rw|rm|wm|rwm))?$")
+]
+
+_CAPABILITIES = (
+    "ALL", "AUDIT_CONTROL", "AUDIT_READ", "AUDIT_WRITE", "BLOCK_SUSPEND", "BPF",
+    "CHECKPOINT_RESTORE", "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID",
+    "IPC_LOCK", "IPC_OWNER", "KILL", "LEASE", "LINUX_IMMUTABLE", "MAC_ADMIN", "MAC_OVERRIDE",
+    "MKNOD", "NET_ADMIN", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_RAW", "PERFMON", "SETFCAP",
+    "SETGID", "SETPCAP", "SETUID", "SYSLOG", "SYS_ADMIN", "SYS_BOOT", "SYS_CHROOT", "SYS_MODULE",
+    "SYS_NICE", "SYS_PACCT", "SYS_PTRACE", "SYS_RAWIO", "SYS_RESOURCE", "SYS_TIME",
+    "SYS_TTY_CONFIG", "WAKE_ALARM",
+)  # fmt: skip
+"""capabilities(7), without CAP_, and Docker's ALL."""
+
+
+def capability_name(text: str) -> str:
+    """The full name, such as CAP_IPC_LOCK, or ALL. ValueError if Linux has none of it.
+
+    Newer daemons report full names only, and the docker plugin would see another form as a change.
+    """
+    name = text.upper().removeprefix("CAP_")
+    if name not in _CAPABILITIES:
+        raise ValueError(f"{text!r} is not a capability of Linux")
+    return name if name == "ALL" else f"CAP_{name}"
+
+
+Capability = Annotated[str, AfterValidator(capability_name)]

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from vllm_spark.config.settings import Settings
+from vllm_spark.config.values import capability_name
 from vllm_spark.deployment.serving import (
     CACHE_PATH,
     SECRET_VARIABLES,
@@ -25,6 +26,9 @@ from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.redaction import redacted
 
 _SET = "set"
+_MIB = 2**20
+_DEFAULT_SHM = 64 * _MIB
+"""Docker's own, if a container asks for none."""
 
 
 def drift_of(
@@ -73,13 +77,25 @@ def _declared(settings: Settings, variables: Collection[str], image_id: str) -> 
         "image id": image_id,
         **_command(server_command(settings)),
         **{f"variable {name}": value for name, value in environment.items()},
-        "port": f"{endpoint.bind}:{endpoint.port}",
+        # On the host's network, the flags `host` and `port` are compared instead.
+        **({"port": f"{endpoint.bind}:{endpoint.port}"} if container.network == "bridge" else {}),
         "gpus": ",".join(map(str, gpus)) if isinstance(gpus, list) else gpus,
         "ipc": container.ipc,
+        "network": container.network,
+        "log": _log(container.log.driver, container.log.options),
+        **_shared_memory((container.shm_mib or 0) * _MIB),
         "restart policy": container.restart,
         "cache": settings.cache.source,
         "stop timeout": str(stop_seconds(settings)),
         **{f"limit {name}": f"{limit}:{limit}" for name, limit in container.ulimits.items()},
+        **{f"security option {option}": _SET for option in container.security_opts},
+        **{f"capability {name}": "added" for name in container.capabilities.add},
+        **{f"capability {name}": "dropped" for name in container.capabilities.drop},
+        **{f"device {path}": f"{host}:{how}" for host, path, how in container.device_mappings},
+        **{
+            f"mount {mount.container_path}": _mount(mount.source, read_only=mount.read_only)
+            for mount in container.mounts
+        },
     }
 
 
@@ -111,27 +127,54 @@ def _running(
         "image id": container["Image"],
         **_command(config["Cmd"] or ()),
         **{f"variable {name}": value for name, value in environment.items()},
-        "port": ", ".join(ports),
+        **({"port": ", ".join(ports)} if ports else {}),
         "gpus": _gpus(host["DeviceRequests"] or ()),
         "ipc": host["IpcMode"],
         "restart policy": host["RestartPolicy"]["Name"],
         "cache": ", ".join(mounts),
         "stop timeout": str(config.get("StopTimeout")),
+        "network": {"default": "bridge"}.get(host["NetworkMode"], host["NetworkMode"]),
+        "log": _log(host["LogConfig"]["Type"], host["LogConfig"]["Config"] or {}),
+        **_shared_memory(host["ShmSize"]),
     }
     for limit in host["Ulimits"] or ():
         found[f"limit {limit['Name']}"] = f"{limit['Soft']}:{limit['Hard']}"
+    for option in host["SecurityOpt"] or ():
+        # Docker adds it by itself where the IPC namespace is the host's.
+        if option != "label=disable" or f"security option {option}" in declared:
+            found[f"security option {option}"] = _SET
+    for names, done in (("CapAdd", "added"), ("CapDrop", "dropped")):
+        found |= {f"capability {capability_name(name)}": done for name in host[names] or ()}
+    for device in host["Devices"] or ():
+        how = f"{device['PathOnHost']}:{device['CgroupPermissions']}"
+        found[f"device {device['PathInContainer']}"] = how
+    for mount in host.get("Mounts") or ():
+        read_only = bool(mount.get("ReadOnly"))
+        found[f"mount {mount['Target']}"] = _mount(mount["Source"], read_only=read_only)
     return found
+
+
+def _mount(source: str, *, read_only: bool) -> str:
+    return f"{source}, read-only" if read_only else source
+
+
+def _log(driver: str, options: Mapping[str, str]) -> str:
+    return " ".join([driver, *(f"{name}={options[name]}" for name in sorted(options))])
+
+
+def _shared_memory(size: int) -> dict[str, str]:
+    """The size of /dev/shm in bytes; nothing for Docker's default."""
+    return {"shared memory": f"{size // _MIB} MiB"} if size not in (0, _DEFAULT_SHM) else {}
 
 
 def _command(command: Sequence[str]) -> dict[str, str]:
     """The words before the first flag, and each flag with its value as JSON."""
-    first = next((at for at, word in enumerate(command) if word.startswith("-")), len(command))
     try:
-        flags = EngineFlags.from_argv(command[first:])
+        words, flags = EngineFlags.from_command(command)
     except ConfigError:
         return {"command": " ".join(command)}
     told = {f"flag {name}": json.dumps(value) for name, value in flags.items()}
-    return {"command": " ".join(command[:first]), **told}
+    return {"command": " ".join(words), **told}
 
 
 def _gpus(requests: Sequence[Mapping[str, Any]]) -> str:

@@ -70,9 +70,8 @@ def memory_held(command: Sequence[str], settings: Settings) -> float | Unmodelle
     """
     if not any("vllm" in word or word.startswith("--") for word in command):
         return Unmodelled("it is no vLLM")
-    first = next((at for at, word in enumerate(command) if word.startswith("-")), len(command))
     try:
-        flags = EngineFlags.from_argv(command[first:])
+        _words, flags = EngineFlags.from_command(command)
     except ConfigError:
         return Unmodelled("its command cannot be read")
     return _share(flags, settings.image.version) * settings.host.memory_gib

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from vllm_spark.config.sections import Cache, Container, Endpoint, Image, Model
+from vllm_spark.config.container import Container
+from vllm_spark.config.sections import Cache, Endpoint, Image, Model
 from vllm_spark.config.settings import Settings, as_value
+from vllm_spark.deployment.host_access import mounts_in_the_way, warnings_about
 from vllm_spark.errors import ConfigError
 from vllm_spark.flags.checks import check
 from vllm_spark.flags.engine_flags import EngineFlags
@@ -66,13 +68,15 @@ def review(settings: Settings, *, has_key: bool | None = None) -> Review:
     checked = check(settings.engine, version=version)
     with_key = settings.api_key is not None if has_key is None else has_key
     exposed = _exposed(settings.endpoint) if not with_key else []
-    if errors := checked.errors + misfits_with_model(settings) + exposed:
+    hidden = mounts_in_the_way(settings.container)
+    if errors := checked.errors + misfits_with_model(settings) + exposed + hidden:
         raise ConfigError(errors)
     plan = plan_of(settings)
     misfits = problems_of(plan)
     if misfits and not settings.host.allow_misfit:
         raise ConfigError(misfits)
-    doubts = (*checked.warnings, *check_image(settings.image.reference, version))
+    doubts = [*checked.warnings, *check_image(settings.image.reference, version)]
+    doubts += warnings_about(settings.container)
     return Review(plan, (*misfits, *warnings_of(plan), *doubts))
 
 

@@ -13,6 +13,9 @@ CACHE_PATH = "/root/.cache/huggingface"
 """The path of the cache in our containers; users of the guide already have their weights there."""
 
 
+CONTAINER_PORT = 8000
+"""vLLM's default. On the bridge the config sets only the port on the host."""
+
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """Older clients, and scripts of the guide's users, read the second name."""
 
@@ -36,6 +39,9 @@ def server_arguments(settings: Settings) -> list[str]:
         argv += ["--revision", settings.model.revision]
     # Offline, vLLM since 0.10.2 replaces the model's id by a path: pin the name that clients use.
     argv += ["--served-model-name", settings.served_name]
+    if settings.container.network == "host":
+        endpoint = settings.endpoint
+        argv += ["--host", str(endpoint.bind), "--port", str(endpoint.port)]
     argv += settings.engine.argv
     return argv + _drained(settings)
 
@@ -81,12 +87,17 @@ def server_environment(settings: Settings) -> dict[str, str]:
     return {
         "HF_HUB_CACHE": CACHE_PATH,
         "HF_HUB_OFFLINE": "1",
+        # OpenAI's vocabulary, which gpt-oss needs, is fetched with the weights.
+        "TIKTOKEN_RS_CACHE_DIR": f"{CACHE_PATH}/{HARMONY}",
         # The health gate limits the start. The engine's own limit (600 s) must not end it earlier,
         # and must not follow the gate's limits, because a change would replace the container.
         "VLLM_ENGINE_READY_TIMEOUT_S": str(LONGEST_START),
         **settings.container.environment,
     }
 
+
+HARMONY = "harmony"
+"""The folder of the cache for OpenAI's vocabulary; in_image/fetch_weights.py has the name too."""
 
 COMPILED = "compiled"
 """The folder of the cache that holds compiled kernels, one folder below for each image."""

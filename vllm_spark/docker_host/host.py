@@ -156,4 +156,6 @@ class DockerHost:
         """What else holds the server's port; containers in `stopped` do not count."""
         leaving = [self._name, *(other.name for other in stopped)]
         here = self._meminfo_here() is not None
-        return port_problem(self.client.api.containers(), endpoint, leaving, try_here=here)
+        inspected = [*self._running(), *([self.ours] if self.ours is not None else [])]
+        listed = self.client.api.containers()
+        return port_problem(listed, inspected, endpoint, leaving, try_here=here)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 from docker.errors import APIError
+from docker.types import Mount
 
+from vllm_spark.config.container import Container
 from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.gpus import GPU_QUERY, Gpu, read_gpus
 from vllm_spark.deployment.host_memory import on_cpu
@@ -37,10 +41,16 @@ class ImageAnswer:
     """The processes of the host that use a GPU; None if that is not known."""
 
 
+_OF_THE_HOST = ("devices", "mounts", "securityOptions", "capabilities")
+"""The keys of `container` that Docker may refuse on this host."""
+
+
 def flags_key(settings: Settings, image_id: str) -> str:
     """A key for these flags in this image, so that they are checked only once."""
-    environment = sorted(settings.container.environment.items())
-    asked = [image_id, server_arguments(settings), environment, settings.model.id, SCRIPT]
+    container = settings.container
+    host = [container.chosen.get(key) for key in _OF_THE_HOST]
+    environment = sorted(container.environment.items())
+    asked = [image_id, server_arguments(settings), environment, settings.model.id, host, SCRIPT]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
@@ -66,6 +76,7 @@ def ask_image(
         volumes=[(settings.cache.source, CACHE_PATH, "ro")],
         gpus=settings.container.gpus if about_gpu else None,
         host_pids=about_gpu,
+        host_access=_host_access(settings.container),
     )
     try:
         said = shot.run(connect(), interrupted, limit_seconds=PATIENCE_SECONDS)
@@ -93,8 +104,36 @@ def ask_image(
     )
 
 
+def _host_access(container: Container) -> dict[str, Any]:
+    """What the server's container gets of the host, so that Docker refuses it here first."""
+    return {
+        "devices": [":".join(mapping) for mapping in container.device_mappings],
+        "mounts": [
+            # The check writes nothing.
+            Mount(mount.container_path, mount.source, type=mount.type, read_only=True)
+            for mount in container.mounts
+        ],
+        "security_opt": container.security_options,
+        "cap_add": container.capabilities.add,
+        "cap_drop": container.capabilities.drop,
+    }
+
+
+_REFUSALS = {
+    "mounts": (r"bind source path does not exist: (?P<what>\S+)", "is not on this host"),
+    "devices": (r'custom device "(?P<what>[^"]+)"', "is not on this host"),
+    "securityOptions": (r"(?P<what>apparmor|seccomp|security-opt|selinux)", "is refused"),
+}
+"""Keys of `container`, by what Docker says when it refuses their values."""
+
+
 def _not_started(error: APIError, settings: Settings) -> ImageAnswer:
     said = str(error.explanation or error)
+    for key, (pattern, what) in _REFUSALS.items():
+        if key in settings.container.chosen and (found := re.search(pattern, said, re.I)):
+            where = f"vllm-spark:container.{key}"
+            fix = "correct the value, or make it right on the host (the Docker daemon's machine)"
+            return ImageAnswer((Problem(where, f"{found['what']} {what}: {said}", fix),))
     if on_cpu(settings):
         return ImageAnswer(unknown=f"Docker did not start a container of the image ({said})")
     return ImageAnswer((_no_gpu(settings, said),))

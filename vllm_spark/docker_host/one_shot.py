@@ -41,6 +41,8 @@ class OneShot:
     network: bool = False
     host_pids: bool = False
     """Whether it sees the host's processes; nvidia-smi needs that to list those on a GPU."""
+    host_access: Mapping[str, Any] = field(default_factory=dict)
+    """What it gets of the host, as arguments of docker-py: devices, mounts, capabilities."""
 
     def run(
         self,
@@ -65,6 +67,7 @@ class OneShot:
             network_mode="bridge" if self.network else "none",
             labels=dict(self.labels),
             device_requests=None if self.gpus is None else [_request(self.gpus)],
+            **self.host_access,
             # The daemon removes it, because it outlives a Pulumi that is killed.
             auto_remove=True,
         )

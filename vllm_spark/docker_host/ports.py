@@ -1,14 +1,21 @@
-"""Whether a port of the host is free: by address, port and protocol, as Docker binds them."""
+"""Whether a port of the host is free: by address, port and protocol, as Docker binds them.
+
+A container on the host's network publishes no port; a vLLM there is known by its flags.
+"""
 
 from __future__ import annotations
 
 import errno
 import socket
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from vllm_spark.config.sections import Endpoint
+from vllm_spark.deployment.serving import CONTAINER_PORT
+from vllm_spark.errors import ConfigError
+from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.problems import Problem
 
 _OTHER = "or use another port: pulumi config set --path vllm-spark:endpoint.port N"
@@ -16,21 +23,39 @@ _OTHER = "or use another port: pulumi config set --path vllm-spark:endpoint.port
 Address = IPv4Address | IPv6Address
 
 
-def published_by(
-    containers: Iterable[Mapping[str, Any]], endpoint: Endpoint
-) -> Mapping[str, Any] | None:
+Holder = tuple[str, str]
+"""The name and the image of a container that has the port."""
+
+
+def _published_by(listed: Iterable[Mapping[str, Any]], endpoint: Endpoint) -> Holder | None:
     """The container (as `docker ps` lists it) that publishes the endpoint's address and port."""
-    for container in containers:
+    for container in listed:
         for port in container["Ports"]:
             if port.get("PublicPort") != endpoint.port or port.get("Type", "tcp") != "tcp":
                 continue
             if _overlap(ip_address(port.get("IP") or "0.0.0.0"), endpoint.bind):
-                return container
+                return container["Names"][0].removeprefix("/"), container["Image"]
+    return None
+
+
+def _on_the_hosts_network(
+    inspected: Iterable[Mapping[str, Any]], endpoint: Endpoint
+) -> Holder | None:
+    """The running vLLM container that has the port without publishing it, by its own flags."""
+    for container in inspected:
+        host, command = container["HostConfig"], container["Config"]["Cmd"] or ()
+        if host["NetworkMode"] != "host" or not container["State"]["Running"]:
+            continue
+        with suppress(ConfigError):  # the command of another program
+            _words, flags = EngineFlags.from_command(command)
+            if flags.get("port", CONTAINER_PORT) == endpoint.port:
+                return container["Name"].removeprefix("/"), container["Config"]["Image"]
     return None
 
 
 def port_problem(
-    containers: Iterable[Mapping[str, Any]],
+    listed: Iterable[Mapping[str, Any]],
+    inspected: Iterable[Mapping[str, Any]],
     endpoint: Endpoint,
     leaving: Collection[str],
     *,
@@ -38,17 +63,18 @@ def port_problem(
 ) -> Problem | None:
     """What else holds the server's port. Containers in `leaving` will be gone and do not count.
 
-    `try_here`: the daemon runs on this machine, so this process can try to bind the port.
+    Containers are given as `docker ps` lists them, and as `docker inspect` shows them. `try_here`:
+    the daemon runs on this machine, so this process can try to bind the port.
     """
-    holder = published_by(containers, endpoint)
+    holder = _published_by(listed, endpoint) or _on_the_hosts_network(inspected, endpoint)
     if holder is None:
         return _trial(endpoint) if try_here else None
-    name = holder["Names"][0].removeprefix("/")
+    name, image = holder
     if name in leaving:
         return None
     return Problem(
         f"port {endpoint.port} on {endpoint.bind}",
-        f"is held by container {name} ({holder['Image']})",
+        f"is held by container {name} ({image})",
         f"docker stop {name}, {_OTHER}",
     )
 

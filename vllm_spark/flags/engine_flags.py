@@ -57,6 +57,15 @@ class EngineFlags(Mapping[str, FlagValue]):
         """The flags in arguments of `vllm serve`. ConfigError for arguments that belong to none."""
         return cls(from_argv(argv))
 
+    @classmethod
+    def from_command(cls, command: Sequence[str]) -> tuple[list[str], Self]:
+        """The words of a container's command before its flags, and the flags.
+
+        ConfigError for the command of another program.
+        """
+        first = next((at for at, word in enumerate(command) if word.startswith("-")), len(command))
+        return list(command[:first]), cls.from_argv(command[first:])
+
     @cached_property
     def argv(self) -> list[str]:
         """The arguments for `vllm serve`, in the order of the config."""

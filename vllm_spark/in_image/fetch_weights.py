@@ -11,6 +11,9 @@ complete copy in the cache is enough.
 The script removes the weights from the page cache: on unified memory they would take memory that
 vLLM needs next, and loads then fail at 73 to 97 % (reported by owners of Sparks).
 
+With a gpt-oss model it also fetches OpenAI's vocabulary, which is in no repository of the hub: vLLM
+would fetch it while it starts.
+
 Progress and errors go to standard error, the fetched commit to standard output.
 """
 
@@ -18,11 +21,14 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import hashlib
+import json
 import os
 import shutil
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
@@ -53,6 +59,13 @@ EXCLUDED: tuple[str, ...] = ("original/*", "*.pth", "*.pt", "*.gguf", "*.onnx", 
 PICKLED = ("*.bin",)
 WEIGHTS = ("*.safetensors", "*.bin")
 """Not needed from a repository that provides only a tokenizer or a config."""
+
+VOCABULARY = "https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken"
+VOCABULARY_SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
+"""The file that the library openai_harmony loads for gpt-oss, and the hash that it requires
+(github.com/openai/harmony, src/tiktoken_ext/public_encodings.rs)."""
+HARMONY = "harmony"
+"""The folder of the cache for it: the server's TIKTOKEN_RS_CACHE_DIR."""
 
 
 def main() -> None:
@@ -93,6 +106,8 @@ def main() -> None:
     except Exception as error:
         # OSError from the disk and the hub; the hub's library for large files raises RuntimeError.
         explain(error, model, revision)
+    if not given.without_weights and model_type(Path(snapshot)) == "gpt_oss":
+        fetch_vocabulary(cache / HARMONY)
     drop_pages(Path(snapshot))
     print(Path(snapshot).name)
 
@@ -186,6 +201,50 @@ def watch(model: str, blobs: Path, total: int) -> None:
             file=sys.stderr,
             flush=True,
         )
+
+
+def model_type(snapshot: Path) -> str | None:
+    """The kind of model that config.json names; None without a readable one."""
+    try:
+        return str(json.loads((snapshot / "config.json").read_text())["model_type"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def fetch_vocabulary(folder: Path) -> None:
+    """Fetch OpenAI's vocabulary into the place where openai_harmony looks for it.
+
+    Not if TIKTOKEN_ENCODINGS_BASE names a folder that holds it: the library then looks only there.
+    """
+    if os.environ.get("TIKTOKEN_ENCODINGS_BASE"):
+        return
+    path = folder / hashlib.sha1(VOCABULARY.encode()).hexdigest()
+    if path.is_file() and sha256(path.read_bytes()) == VOCABULARY_SHA256:
+        return
+    print(f"fetching OpenAI's vocabulary for gpt-oss: {VOCABULARY}", file=sys.stderr, flush=True)
+    instead = (
+        f"else put the file at {path} by another way (its SHA-256 is {VOCABULARY_SHA256}), or into "
+        "a folder of container.mounts that container.environment.TIKTOKEN_ENCODINGS_BASE names"
+    )
+    try:
+        with urllib.request.urlopen(VOCABULARY, timeout=HUB_SECONDS) as answer:
+            content = answer.read()
+        if sha256(content) != VOCABULARY_SHA256:
+            stop(f"{VOCABULARY} is not the file that gpt-oss needs", f"see the proxy; {instead}")
+        folder.mkdir(exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_bytes(content)
+        part.rename(path)
+    except OSError as error:
+        stop(
+            f"gpt-oss needs OpenAI's vocabulary, and {VOCABULARY} cannot be fetched: {error}",
+            f"see the network and the proxy (container.environment.HTTPS_PROXY); {instead}",
+        )
+
+
+def sha256(content: bytes) -> str:
+    """The hash of a file's content, in hex."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def drop_pages(snapshot: Path) -> None:
