@@ -21,10 +21,7 @@ PLUGIN_HOME = TOOLS / "pulumi-home"
 
 def exports(given: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables to add to the environment `given`, so that `pulumi` finds all it needs."""
-    added: dict[str, str] = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
-    ours = str(OURS / "bin")
-    if (OURS / "bin" / "pulumi").exists() and ours not in given["PATH"].split(os.pathsep):
-        added["PATH"] = f"{ours}{os.pathsep}{given['PATH']}"
+    added: dict[str, str] = {"PULUMI_SKIP_UPDATE_CHECK": "true", **cli_on_path(given)}
     backend = given.get("PULUMI_BACKEND_URL") or _login()
     if backend is None:
         STATE.mkdir(mode=0o700, exist_ok=True)
@@ -35,6 +32,19 @@ def exports(given: Mapping[str, str] = os.environ) -> dict[str, str]:
     if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & given.keys():
         added["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase())
     return added
+
+
+def cli_on_path(given: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """PATH with the project's own CLI, if there is one."""
+    ours = str(OURS / "bin")
+    if (OURS / "bin" / "pulumi").exists() and ours not in given["PATH"].split(os.pathsep):
+        return {"PATH": f"{ours}{os.pathsep}{given['PATH']}"}
+    return {}
+
+
+def has_backend() -> bool:
+    """Whether a place for states was chosen, or made, before."""
+    return "PULUMI_BACKEND_URL" in os.environ or _login() is not None or STATE.is_dir()
 
 
 def _login() -> str | None:
