@@ -56,9 +56,7 @@ class Clone(Checkout):
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    clone = Clone(tmp_path_factory.mktemp("plan"))
-    # Few stacks, so that a stack beside them is the exception.
-    return clone
+    return Clone(tmp_path_factory.mktemp("plan"))
 
 
 @pytest.fixture

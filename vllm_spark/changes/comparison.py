@@ -30,6 +30,7 @@ from vllm_spark.problems import Problem
 _SECRET_KEYS = {f"{NAMESPACE}:{key}" for key in SECRETS}
 _SECRET = re.compile(
     rf"(?i)(?:{'|'.join(SECRETS)})\b"
+    r"|engine\W.*(?:api-?key|token(?!iz|s)|passw|secret)"
     r"|container\.environment\W.*(?:key|token|secret|passw|passphrase|credential|auth)"
 )
 
