@@ -2,7 +2,7 @@
 # them is `vllm-spark` (`.venv/bin/python -m vllm_spark --help`).
 
 # Values are data: taken as they are written, and passed on in the environment, never as shell text.
-VALUES = STACK SERVER MODEL ENGINE MEMORY_GIB VLLM HOST ID REVISION LOG CONTAINER NAME RUNS JSON PRUNE RECORD
+VALUES = STACK BASE SERVER MODEL ENGINE MEMORY_GIB VLLM HOST ID REVISION LOG CONTAINER NAME RUNS JSON PRUNE RECORD
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 override STACK := $(or $(STACK),local)
 export $(VALUES)
@@ -14,7 +14,7 @@ ONE = --stack="$$STACK" $(if $(SERVER),--server="$$SERVER")
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock"
 SOURCES = __main__.py benchmarks components docs/generate.py offline tests vllm_spark
 
-.PHONY: help up down rollback preview status caches logs stop restart fit model diagnose env docs format check test bench lock
+.PHONY: help up down rollback preview plan status caches logs stop restart fit model diagnose env docs format check test bench lock
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -24,6 +24,9 @@ up: .venv/ready ## serve STACK (default: local); ends when the model has answere
 
 preview: .venv/ready ## what `make up` would change; needs neither Docker nor a GPU
 	$(CLI) preview --stack="$$STACK"
+
+plan: .venv/ready ## what merging the working tree into a commit would do: BASE=ref JSON=1
+	$(CLI) plan --base="$$BASE" $(if $(JSON),--json)
 
 rollback: .venv/ready ## return STACK to the last deployment that answered
 	$(CLI) rollback $(ONE)

@@ -65,7 +65,15 @@ class LastGood(pulumi.dynamic.Resource, module="spark", name="LastGood"):
         opts: pulumi.ResourceOptions,
     ) -> None:
         recorded: dict[str, Any] = dict.fromkeys(
-            ("settings", "imageId", "imageDigest", "commit", "fetched", "containerId")
+            (
+                "settings",
+                "imageId",
+                "imageDigest",
+                "commit",
+                "fetched",
+                "containerId",
+                "readySeconds",
+            )
         )
         if gate is not None and weights is not None:
             recorded = {
@@ -75,6 +83,7 @@ class LastGood(pulumi.dynamic.Resource, module="spark", name="LastGood"):
                 "commit": weights.commit,
                 "fetched": weights.fetched,
                 "containerId": container_id,
+                "readySeconds": gate.readySeconds,
             }
         super().__init__(
             LastGoodProvider(),

@@ -65,7 +65,7 @@ def report_with(text: str) -> Report:
         unknowns=[text],
         steps=[Step(operation=text, type=text, name=text)],
     )
-    return Report(base=text, head=text, stacks=[stack], notes=[text])
+    return Report(base=text, head=text, stacks=[stack])
 
 
 def outside_of_code(rendered: str) -> str:

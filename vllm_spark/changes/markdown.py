@@ -37,6 +37,10 @@ _LABELS = {
     "rooflineTokensPerSecond": "one stream, at most, tokens/s",
 }
 _FITS = {"yes": "fits", "maybe": "may not fit", "no": "does not fit", "unknown": "not modelled"}
+_BASE_CODE = {
+    "head": "The stacks of both versions were evaluated with the code of the second one.",
+    "base": "The first version was evaluated with its own code, and the second one's packages.",
+}
 _IN_SUMMARY = ("kvTokens", "hostHeadroomGiB")
 
 
@@ -44,13 +48,13 @@ def markdown(report: Report, most_bytes: int = MOST_BYTES) -> str:
     """The report in at most `most_bytes` bytes; stacks that do not fit are named at the end."""
     between = f"from {code(report.base)} to {code(report.head)}"
     if not report.stacks:
-        return "\n".join([f"No stack changes {between}.", *_notes(report.notes)]) + "\n"
+        return f"No stack changes {between}.\n"
     head = [f"### What changes {between}", "", _counts(report.stacks), ""]
     head += ["| stack | change | container | memory |", "|---|---|---|---|"]
     rows = [_row(stack) for stack in report.stacks]
     details = [_details(stack) for stack in report.stacks]
-    notes = _notes(report.notes)
-    room = most_bytes - _size([*head, *notes]) - _size([_left_out(len(details))])
+    notes = ["", _BASE_CODE[report.base_code]]
+    room = most_bytes - _size([*head, *notes, _left_out(len(details))])
     shown_rows = _fitting(rows, room)
     shown = _fitting(details, room - _size(shown_rows)) if len(shown_rows) == len(rows) else []
     lines = [*head, *shown_rows, *notes, *shown]
@@ -108,6 +112,10 @@ def _findings(title: str, findings: Iterable[Finding]) -> str:
 
 
 def _image(before: ImageVersion | None, after: ImageVersion | None) -> str:
+    if after is not None and before == after:
+        release = f"vLLM {code(after.vllm)}" if after.vllm else "its vLLM is not known"
+        return f"**Image:** {code(after.name)}, {release}; as before"
+
     def told(image: ImageVersion | None) -> list[str]:
         if image is None:
             return ["", "", ""]
@@ -129,9 +137,9 @@ def _memory(before: Memory | None, after: Memory | None) -> str:
         for key in dict.fromkeys([*new, *old])
         if old.get(key) != new.get(key)
     ]
-    told = _table(["", "before", "after"], rows)
-    same = before is not None and after is not None and len(rows) == 1
-    return f"{told}\n\nNo number of the memory plan moves." if same else told
+    if before is not None and before == after:
+        return f"**Memory plan:** {_verdict(after)}; as before"
+    return _table(["", "before", "after"], rows)
 
 
 def _verdict(memory: Memory | None) -> str:
@@ -173,10 +181,6 @@ def _value(value: str | None) -> str:
 
 def _number(number: float | None) -> str:
     return "" if number is None else f"{number:,.10g}"
-
-
-def _notes(notes: Sequence[str]) -> list[str]:
-    return ["", _list(notes)] if notes else []
 
 
 def _list(sentences: Iterable[str]) -> str:

@@ -109,11 +109,15 @@ class Step(_Part):
     name: Name
 
 
-Status = Literal["changed", "unchanged", "new", "gone", "renamed", "refused"]
+Status = Literal["changed", "new", "gone", "renamed", "refused", "unknown"]
 
 
 class StackChange(_Part):
-    """One stack. `refused`: `up` would refuse the config of the head, whatever else changed."""
+    """One stack.
+
+    `refused`: `up` would refuse the config of the head, whatever else changed. `unknown`: the
+    program could not be run.
+    """
 
     name: Name
     status: Status
@@ -139,14 +143,17 @@ class Report(_Part):
     report_schema: Literal[1] = Field(1, alias="schema")
     base: Name
     head: Name
+    base_code: Literal["base", "head"] = "head"
+    """Whose code evaluated the base."""
     stacks: list[StackChange] = Field(max_length=MOST_STACKS)
-    notes: list[Sentence] = Field([], max_length=MOST_ENTRIES)
-    """What holds for the whole report, such as whose code evaluated the base."""
 
     @property
-    def refused(self) -> bool:
-        """Whether a stack that changes would be refused."""
-        return any(stack.status == "refused" for stack in self.stacks)
+    def exit_code(self) -> int:
+        """That of `vllm-spark plan`: 0 no change, 2 changes, 3 a refusal, 1 something unknown."""
+        found = {stack.status for stack in self.stacks}
+        if "refused" in found:
+            return 3
+        return 1 if "unknown" in found else 2 if found else 0
 
     def json_text(self) -> str:
         """The report as JSON, which `read_report` reads."""

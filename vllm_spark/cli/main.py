@@ -25,6 +25,7 @@ from vllm_spark.cli.deploy import down, env, preview, up
 from vllm_spark.cli.diagnose import diagnose
 from vllm_spark.cli.fit import fit
 from vllm_spark.cli.model import model
+from vllm_spark.cli.plan import plan
 from vllm_spark.cli.rollback import rollback
 from vllm_spark.cli.status import status
 from vllm_spark.docker_host.connection import docker_errors
@@ -76,6 +77,7 @@ def main() -> None:
 for command in (
     up,
     preview,
+    plan,
     down,
     rollback,
     status,

@@ -13,22 +13,28 @@ from types import ModuleType
 from vllm_spark.config.settings import Settings
 from vllm_spark.docker_host.connection import connect
 from vllm_spark.errors import DockerUnavailable, SetupError
-from vllm_spark.setup.environment import exports
+from vllm_spark.setup.environment import cli_on_path, exports
 from vllm_spark.setup.plugins import ensure_plugins
 from vllm_spark.setup.pulumi_cli import ensure_cli, usable_cli
 from vllm_spark.setup.steps import say
 
 
-def ensure_pulumi() -> None:
-    """Provide CLI and plugins, and set this process's environment so that both are found."""
-    offline = _offline()
+def ensure_pulumi_cli() -> None:
+    """Provide the CLI alone, and set this process's PATH so that it is found."""
     try:
         ensure_cli()
     except SetupError as error:
-        if offline is None:
+        if (offline := _offline()) is None:
             raise
         say(f"  {error}\n  building it from its Go module instead")
         offline.build_pulumi_cli()
+    os.environ.update(cli_on_path())
+
+
+def ensure_pulumi() -> None:
+    """Provide CLI and plugins, and set this process's environment so that both are found."""
+    ensure_pulumi_cli()
+    offline = _offline()
     os.environ.update(exports())
     try:
         ensure_plugins()

@@ -60,7 +60,7 @@ def roll_back(stack: str, server: str | None) -> None:
     pinned = good.pinned(_image_id(image), _last_fetch(state, good.server))
     config = {**good.config, **{f"vllm-spark:{key}": pinned[key] for key in ("model", "image")}}
     content = good.stack_file(file, pinned)
-    _tell_plan(good, differences(written, config), content, stack)
+    _tell_plan(good, [*map(str, differences(written, config))], content, stack)
     ended = run_pulumi(*UP, stack=stack, config=yaml.safe_dump(content))
     if ended.code != 0:
         if not ended.locked:

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vllm_spark.config.sections import NAMESPACE
@@ -13,23 +14,42 @@ from vllm_spark.redaction import redacted
 
 _TYPES = {bool: "bool", int: "int", float: "float"}
 
+_LONGEST = 2000
+
 Config = Mapping[str, Any]
 """A stack's config: values by full key, such as `vllm-spark:engine`."""
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """The differences for a reader, a line per value: `~ engine.max-num-seqs: 64 => 128`."""
+@dataclass(frozen=True)
+class Difference:
+    """One value that differs, without known secrets; None where the key is not set."""
+
+    key: str
+    old: str | None
+    new: str | None
+
+    def __str__(self) -> str:
+        """A line for a reader: `~ engine.max-num-seqs: 64 => 128`."""
+        if self.new is None:
+            return f"- {self.key}: {self.old}"
+        if self.old is None:
+            return f"+ {self.key}: {self.new}"
+        return f"~ {self.key}: {self.old} => {self.new}"
+
+
+def differences(old: Config, new: Config) -> list[Difference]:
+    """The differences, a value each, in the order of their keys."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
-    lines = []
+    found = []
     for path in _in_order(before, after):
-        name = _dotted(path).removeprefix(f"{NAMESPACE}:")
-        if path not in after:
-            lines.append(f"- {name}: {_text(before[path])}")
-        elif path not in before:
-            lines.append(f"+ {name}: {_text(after[path])}")
-        elif before[path] != after[path]:
-            lines.append(f"~ {name}: {_text(before[path])} => {_text(after[path])}")
-    return [redacted(line) for line in lines]
+        key = _dotted(path).removeprefix(f"{NAMESPACE}:")[:_LONGEST]
+        told = [
+            _without_secret(key, _text(side[path])) if path in side else None
+            for side in (before, after)
+        ]
+        if (path in before, before.get(path)) != (path in after, after.get(path)):
+            found.append(Difference(key, *told))
+    return found
 
 
 def commands(old: Config, new: Config, stack: str) -> list[str]:
@@ -80,6 +100,12 @@ def _dotted(path: Path) -> str:
         for step in rest
     ]
     return f"{first}{''.join(steps)}"
+
+
+def _without_secret(key: str, text: str) -> str:
+    """The value, redacted by its key as well. It is cut first, for the sake of the patterns."""
+    told = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return redacted(f"{key}: {told}").removeprefix(f"{key}: ")
 
 
 def _quoted(path: Path) -> str:

@@ -50,6 +50,8 @@ class LastGoodDeployment:
     fetched: str
     container_id: str
     answered_at: datetime
+    ready_seconds: float | None = None
+    """From the start of its container to the first answer."""
 
     @classmethod
     def of_state(cls, resources: list[dict[str, Any]]) -> dict[str, Self]:
@@ -65,6 +67,7 @@ class LastGoodDeployment:
                 fetched=record["fetched"],
                 container_id=record["containerId"],
                 answered_at=datetime.fromisoformat(record["answeredAt"]),
+                ready_seconds=record.get("readySeconds"),
             )
             for record in records
             if record.get("settings")

@@ -74,6 +74,9 @@ CHOICES: Mapping[str, Mapping[str, Version]] = {
 }
 """The words that some flags take, each with the first release that takes it."""
 
+ABOUT: Mapping[str, str] = _DATA["about"]
+"""What each of the common flags is for, in one line."""
+
 
 def check_existence(
     name: str, where: str, version: Version | None

@@ -7,6 +7,9 @@ read from the cache that an earlier download has filled.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
@@ -34,8 +37,9 @@ def find_shape(
     root can look into. A config.json there that is broken makes the model unmodelled; ConfigError
     for a cache that this user may not read.
     """
-    if model in known_shapes():
-        return known_shapes()[model]
+    known = known_shapes(_FOLDERS.get())
+    if model in known:
+        return known[model]
     if cache_folder is not None:
         try:
             found = _cached_config(Path(cache_folder), model, revision or "main")
@@ -52,15 +56,30 @@ def find_shape(
     )
 
 
+_OF_PROJECT = (BUILT_IN, ROOT / "models")
+_FOLDERS = ContextVar("_FOLDERS", default=_OF_PROJECT)
+
+
+@contextmanager
+def models_of(project: Path) -> Iterator[None]:
+    """Inside, the shapes are those of another version of the project, in the folder `project`."""
+    built_in = () if BUILT_IN.is_relative_to(ROOT) else (BUILT_IN,)
+    before = _FOLDERS.set((*built_in, project / "models"))
+    try:
+        yield
+    finally:
+        _FOLDERS.reset(before)
+
+
 @cache
-def known_shapes() -> dict[str, ModelShape | Unmodelled]:
-    """The shapes of `models/*.yaml` by Hugging Face id; those of the project win.
+def known_shapes(folders: tuple[Path, ...] = _OF_PROJECT) -> dict[str, ModelShape | Unmodelled]:
+    """The shapes of `models/*.yaml` by Hugging Face id; those of the last folder win.
 
     ConfigError for a file that is not one of ours.
     """
     return {
         _id_in(path): read_config(path)
-        for folder in (BUILT_IN, ROOT / "models")
+        for folder in folders
         for path in sorted(folder.glob("*.yaml"))
     }
 

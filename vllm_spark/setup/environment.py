@@ -26,10 +26,8 @@ def exports(given: Mapping[str, str] = os.environ) -> dict[str, str]:
         "no_grpc_proxy": "127.0.0.1,localhost",
         # A stack file without a salt: Pulumi takes that of the state, and makes no new one.
         "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",
+        **cli_on_path(given),
     }
-    ours = str(OURS / "bin")
-    if (OURS / "bin" / "pulumi").exists() and ours not in given["PATH"].split(os.pathsep):
-        added["PATH"] = f"{ours}{os.pathsep}{given['PATH']}"
     backend = given.get("PULUMI_BACKEND_URL") or _login()
     if backend is None:
         STATE.mkdir(mode=0o700, exist_ok=True)
@@ -40,6 +38,19 @@ def exports(given: Mapping[str, str] = os.environ) -> dict[str, str]:
     if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & given.keys():
         added["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase())
     return added
+
+
+def cli_on_path(given: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """PATH with the project's own CLI, if there is one."""
+    ours = str(OURS / "bin")
+    if (OURS / "bin" / "pulumi").exists() and ours not in given["PATH"].split(os.pathsep):
+        return {"PATH": f"{ours}{os.pathsep}{given['PATH']}"}
+    return {}
+
+
+def has_backend() -> bool:
+    """Whether a place for states was chosen, or made, before."""
+    return "PULUMI_BACKEND_URL" in os.environ or _login() is not None or STATE.is_dir()
 
 
 def _login() -> str | None:
