@@ -289,8 +289,8 @@ def test_a_vllm_on_the_hosts_network_has_the_port_of_its_flags(
     problem = host().port_problem(Endpoint(port=port), [])
     assert problem is not None
     assert "is held by container other" in problem.what
-    assert host().port_problem(Endpoint(port=port + 1), []) is None
     daemon.info["MemTotal"] = 64 * GIB  # the port of this machine is not tried then
+    assert host().port_problem(Endpoint(port=port + 1), []) is None
     daemon.add("without-flags", **on_the_hosts_network())
     assert host().port_problem(Endpoint(port=8000), []) is not None
 
