@@ -12,7 +12,7 @@ CLI = @$(PYTHON) -m vllm_spark
 INSTALL = python3 vllm_spark/setup/python_packages.py
 ONE = --stack="$$STACK" $(if $(SERVER),--server="$$SERVER")
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock"
-SOURCES = __main__.py benchmarks components docs/generate.py offline tests vllm_spark
+SOURCES = __main__.py benchmarks components docs/generate.py offline policy tests vllm_spark
 
 .PHONY: help up down rollback preview plan status caches logs stop restart fit model diagnose env docs format check test bench lock
 
@@ -87,8 +87,8 @@ bench: .venv/ready ## measure what docs/benchmarks.md tells: NAME=gate-delay; RU
 	@$(PYTHON) -m benchmarks $(if $(RUNS),--runs="$$RUNS") $(if $(RECORD),--record) -- $(if $(NAME),"$$NAME")
 
 lock: .venv/ready-dev ## resolve the ranges of pyproject.toml anew, into requirements.txt and requirements-dev.txt
-	@$(LOCK) --upgrade pyproject.toml -o requirements.txt
-	@$(LOCK) --upgrade --constraints requirements.txt pyproject.toml --group dev -o requirements-dev.txt
+	@$(LOCK) --upgrade --extra policy pyproject.toml -o requirements.txt
+	@$(LOCK) --upgrade --extra policy --constraints requirements.txt pyproject.toml --group dev -o requirements-dev.txt
 
 .venv/ready: requirements.txt
 	@$(INSTALL) $<

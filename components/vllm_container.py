@@ -46,7 +46,9 @@ class VllmContainer(pulumi.ComponentResource):
         environment: Mapping[str, pulumi.Input[str]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        super().__init__("spark:vllm:Container", resource_name, None, opts)
+        super().__init__(
+            "spark:vllm:Container", resource_name, _for_policies(settings, environment), opts
+        )
         container, endpoint = settings.container, settings.endpoint
         command, plain = server_command(settings), server_environment(settings)
         release = Release(
@@ -123,6 +125,16 @@ class VllmContainer(pulumi.ComponentResource):
             ),
         )
         self.register_outputs({"name": name, "id": self.container.id})
+
+
+def _for_policies(
+    settings: Settings, environment: Mapping[str, pulumi.Input[str]]
+) -> dict[str, pulumi.Input[Any]]:
+    """What `policy/` cannot see in the container: secret variables, and the config's exceptions."""
+    secret = {name: pulumi.Output.from_input(environment[name]).is_secret() for name in environment}
+    exceptions = settings.policy.model_dump(mode="json")["exceptions"]
+    told = {"variables": secret, "exceptions": exceptions}
+    return {key: value for key, value in told.items() if value}
 
 
 def identity_of(server: str) -> pulumi.Output[Identity]:

@@ -48,6 +48,7 @@ from vllm_spark.memory.misfits import fits, problems_of, warnings_of
 from vllm_spark.memory.model_config import read_config
 from vllm_spark.memory.plan import MemoryPlan, make_plan
 from vllm_spark.memory.report import table
+from vllm_spark.policy.rules import RULES
 from vllm_spark.problems import Unmodelled
 from vllm_spark.project import ROOT
 
@@ -70,6 +71,16 @@ def _objects(prefix: str, model: type[BaseModel]) -> Iterator[str]:
             about = inspect.cleandoc(section.__doc__ or "")
             yield f"### `{key}`\n\n{about}\n\n{_keys_table('', section)}"
             yield from _objects(f"{key}.", section)
+
+
+def policy_rules() -> str:
+    """A table of the policy pack's rules, with the level that each has until a team sets one."""
+    rows = []
+    for name, rule in RULES.items():
+        settings = ", ".join(f"`{key}`: {value}" for key, value in rule.options.items())
+        level = "mandatory" if rule.mandatory else "advisory"
+        rows.append([f"`{name}`", rule.demand, level, settings, rule.fix])
+    return _table(["rule", "what it demands", "level", "settings", "fix"], rows)
 
 
 def make_fit(stack: str) -> str:

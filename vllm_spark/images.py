@@ -128,6 +128,16 @@ class ImageReference:
         return "cpu" in re.split(r"[^a-z0-9]+", f"{self._last_part}-{self.tag}".lower())
 
     @property
+    def moves(self) -> bool:
+        """Whether the tag says that it will name other images later. With a digest it does not.
+
+        The tag of one nightly build ends with the commit that it was made from, and stays.
+        """
+        tag = self.tag or ""
+        of_commit = re.search(r"-[0-9a-f]{40}$", tag)
+        return self.digest is None and not of_commit and ("latest" in tag or "nightly" in tag)
+
+    @property
     def _last_part(self) -> str:
         return self.repository.rsplit("/", 1)[-1]
 
@@ -166,7 +176,7 @@ def check_image(reference: ImageReference, version: Version | None) -> list[Prob
     """Warnings about an image that may be deployed. `version` is what config or tag tells."""
     warnings = []
     tag = reference.tag or ""
-    if reference.digest is None and ("latest" in tag or "nightly" in tag):
+    if reference.moves:
         warnings.append(
             Problem(
                 WHERE,

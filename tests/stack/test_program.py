@@ -342,3 +342,23 @@ def test_a_server_that_other_machines_reach_needs_a_key_or_has_to_be_open(
 @pytest.mark.parametrize("bind", ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"])
 def test_a_server_of_this_host_alone_needs_no_key(deploy: Deploy, bind: str) -> None:
     assert deploy("local", endpoint={"bind": bind}).outputs["server"]
+
+
+def test_a_policy_pack_learns_which_variables_are_secret_and_what_is_excepted(
+    deploy: Deploy,
+) -> None:
+    exception = {"rule": "remote-code", "reason": "as the guide has it"}
+    secrets = {"apiKey": "sk-secret", "secretEnvironment": '{"DB_PASSWORD": "secret"}'}
+    told = deploy("spark", policy={"exceptions": [exception]}, secrets=secrets).inputs(
+        "spark:vllm:Container"
+    )
+    assert told == {
+        "variables": {"DB_PASSWORD": True, "VLLM_API_KEY": True},
+        "exceptions": [exception],
+    }
+
+
+def test_without_exceptions_and_secrets_the_container_tells_a_policy_pack_nothing(
+    deploy: Deploy,
+) -> None:
+    assert deploy("local").inputs("spark:vllm:Container") == {}

@@ -16,15 +16,19 @@ from pydantic.alias_generators import to_camel
 from vllm_spark.config.values import (
     DOCKER_NAME,
     HOST_PATH,
+    LONGEST_REASON,
     DockerName,
     ImageName,
     ModelId,
+    Reason,
     Release,
     Revision,
+    RuleName,
     ServedName,
 )
 from vllm_spark.errors import ConfigError
 from vllm_spark.images import ImageReference, Version, vllm_version
+from vllm_spark.policy.rules import RULES
 from vllm_spark.problems import Problem
 
 NAMESPACE = "vllm-spark"
@@ -201,4 +205,21 @@ class Host(Section):
     )
     allow_misfit: bool = Field(
         False, description="true to warn, instead of refusing, when the memory does not suffice"
+    )
+
+
+class PolicyException(Section):
+    """One rule of the policy pack that this stack may break."""
+
+    rule: RuleName = Field(description=f"a rule of the policy pack: {', '.join(RULES)}")
+    reason: Reason = Field(
+        description=f"one line, up to {LONGEST_REASON} characters: why the stack needs it"
+    )
+
+
+class Policy(Section):
+    """What a team's policy pack lets this stack do. Only the pack and the reviewers read it."""
+
+    exceptions: list[PolicyException] = Field(
+        [], description="rules that this stack may break: [{rule, reason}]"
     )

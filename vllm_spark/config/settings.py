@@ -25,6 +25,7 @@ from vllm_spark.config.sections import (
     Host,
     Image,
     Model,
+    Policy,
     Section,
 )
 from vllm_spark.config.validation import problems_from
@@ -65,6 +66,7 @@ class Settings(Section):
     state: Literal["running", "stopped"] = Field(
         "running", description="running, or stopped: the container is created but not started"
     )
+    policy: Policy = Field(Policy(), description="the team's policy pack: {exceptions}")
     api_key: SecretStr | None = Field(None, description="the API key that clients must send")
     hugging_face_token: SecretStr | None = Field(
         None, description="the Hugging Face token, for gated models"

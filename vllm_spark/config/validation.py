@@ -73,6 +73,9 @@ def _locate(
             if field is not None and _is_mapping(field) and len(path) == depth:
                 path.append(str(part))
             continue
+        if isinstance(part, int):  # an item of a list of objects
+            path[-1] += f"[{part}]"
+            continue
         by_key = {info.alias or name: info for name, info in model.model_fields.items()}
         fields = list(by_key)
         path.append(str(part))

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from vllm_spark.errors import ConfigError
 from vllm_spark.images import ImageReference, Version
+from vllm_spark.policy.rules import rule_name
 from vllm_spark.problems import Problem
 
 LONGEST_HUB_ID = 96
@@ -55,6 +56,19 @@ Release = Annotated[str, AfterValidator(_release)]
 # Both become command-line arguments. With a leading dash they would be read as flags.
 Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w./-]*$")]
 ServedName = Annotated[str, StringConstraints(pattern=r"^[^\s-]\S*$")]
+
+RuleName = Annotated[str, AfterValidator(rule_name)]
+
+LONGEST_REASON = 300
+
+
+def _reason(text: str) -> str:
+    if not text.strip() or not text.isprintable() or len(text) > LONGEST_REASON:
+        raise ValueError(f"{text[:40]!r} is not a reason")
+    return text
+
+
+Reason = Annotated[str, AfterValidator(_reason)]
 
 DOCKER_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 DockerName = Annotated[str, StringConstraints(pattern=f"^{DOCKER_NAME}$")]
