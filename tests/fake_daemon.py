@@ -1,8 +1,8 @@
 """A fake Docker daemon: a small HTTP server on a unix socket that keeps containers as plain state.
 
 The real docker-py and the real connection code reach it through DOCKER_HOST, so fast tests run all
-code that asks Docker. It serves the endpoints that this project uses, with the texts and shapes of
-Docker 20.10 (recorded in tests/data/docker). Nothing in it sleeps: a request or a test changes the
+code that asks Docker. It serves the endpoints that this project uses, with the answers of a Docker
+that tests/record_docker.py has recorded. Nothing in it sleeps: a request or a test changes the
 state, and each change wakes all waiting threads.
 
 A fault is a function that handles a request instead of the normal answer: `refuses`,
@@ -26,9 +26,15 @@ from typing import Any
 from tests.fake_daemon_api import STDOUT, Request, Server
 
 _DATA = Path(__file__).parent / "data" / "docker"
-_RECORDED = {path.stem: json.loads(path.read_text()) for path in _DATA.glob("*.json")}
+_RECORDED: dict[str, dict[str, Any]] = {
+    folder.name: {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    for folder in sorted(_DATA.iterdir())
+}
+DOCKERS = tuple(_RECORDED)
+"""The recorded Dockers, oldest first. That of 29 has the containerd image store, and was built from
+github.com/moby/moby/v2 v2.0.0-beta.24."""
 
-IMAGE: str = _RECORDED["image"]["RepoTags"][0]
+IMAGE: str = _RECORDED[DOCKERS[-1]]["image"]["RepoTags"][0]
 GPU = {"Driver": "", "Count": -1, "DeviceIDs": None, "Capabilities": [["gpu"]], "Options": {}}
 """A device request as `docker run --gpus all` makes it."""
 PATIENCE_SECONDS = 20.0
@@ -63,7 +69,7 @@ class Container:
 
     def __init__(self, daemon: FakeDaemon, inspected: dict[str, Any]) -> None:
         self.inspected = inspected
-        self.stats = copy.deepcopy(_RECORDED["stats"])
+        self.stats = daemon.recorded("stats")
         self.processes = [4711]
         """The ids of its processes on the host."""
         self.drips = False
@@ -134,12 +140,13 @@ class Container:
 class FakeDaemon:
     """The daemon. `address` is for DOCKER_HOST; `asked` are the requests, without the version."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, docker: str = DOCKERS[-1]) -> None:
         self.address = f"unix://{path}"
+        self._docker = docker
         self.containers: dict[str, Container] = {}
         self.images: dict[str, dict[str, Any]] = {}
-        self.version: dict[str, Any] = copy.deepcopy(_RECORDED["version"])
-        self.info: dict[str, Any] = copy.deepcopy(_RECORDED["info"])
+        self.version = self.recorded("version")
+        self.info = self.recorded("info")
         self.events: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.when_started: Callable[[Container], None] = lambda _container: None
@@ -154,9 +161,14 @@ class FakeDaemon:
         self.add_image(IMAGE)
         self.comes_back()
 
+    def recorded(self, answer: str) -> dict[str, Any]:
+        """A copy of this Docker's answer: image, container, listed, stats, info or version."""
+        found: dict[str, Any] = copy.deepcopy(_RECORDED[self._docker][answer])
+        return found
+
     def add_image(self, name: str, **changes: Any) -> str:
         """An image of this name; its id."""
-        image = copy.deepcopy(_RECORDED["image"])
+        image = self.recorded("image")
         image.update(Id=f"sha256:{secrets.token_hex(32)}", RepoTags=[name], **changes)
         self.images[name] = image
         return str(image["Id"])
@@ -171,7 +183,7 @@ class FakeDaemon:
         **config: Any,
     ) -> Container:
         """A container; `host` and `config` are changes of its HostConfig and Config."""
-        inspected = copy.deepcopy(_RECORDED["container"])
+        inspected = self.recorded("container")
         if image not in self.images:
             self.add_image(image)
         identity = secrets.token_hex(32)
@@ -271,7 +283,7 @@ class FakeDaemon:
     def listed(self, container: Container) -> dict[str, Any]:
         """A container as `docker ps` has it."""
         inspected = container.inspected
-        row: dict[str, Any] = copy.deepcopy(_RECORDED["listed"])
+        row = self.recorded("listed")
         bindings = inspected["HostConfig"]["PortBindings"] or {} if container.running else {}
         row.update(
             Id=container.id,

@@ -34,7 +34,6 @@ class Server(ThreadingMixIn, UnixStreamServer):
 
 class Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server_version, sys_version = "Docker/20.10.24 (linux)", ""
     server: Server
 
     def setup(self) -> None:
@@ -45,7 +44,8 @@ class Request(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer."""
         url = urlsplit(self.path)
-        path = re.sub(r"^/v[0-9.]+(?=/)", "", unquote(url.path))
+        versioned = re.match(r"/v([0-9.]+)(?=/)", url.path)
+        path = unquote(url.path[versioned.end() :] if versioned else url.path)
         self.query = {name: values[-1] for name, values in parse_qs(url.query).items()}
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.body = json.loads(body) if body.startswith(b"{") else {}
@@ -55,6 +55,9 @@ class Request(BaseHTTPRequestHandler):
         if (fault := self.daemon.fault_of(asked)) is not None:
             fault(self)
             return
+        if versioned and (refused := self._refused(versioned[1])) is not None:
+            self.refuse(400, refused)
+            return
         for pattern, answer in _ROUTES:
             if found := pattern.fullmatch(asked):
                 answer(self, *found.groups())
@@ -63,6 +66,25 @@ class Request(BaseHTTPRequestHandler):
 
     do_POST = do_DELETE = do_GET
 
+    def _refused(self, version: str) -> str | None:
+        """Why the daemon does not take a request of this version, in Docker 29's words."""
+        served = self.daemon.version
+        asked, oldest, newest = (
+            tuple(map(int, text.split(".")))
+            for text in (version, served["MinAPIVersion"], served["ApiVersion"])
+        )
+        if asked < oldest:
+            return (
+                f"client version {version} is too old. Minimum supported API version is "
+                f"{served['MinAPIVersion']}, please upgrade your client to a newer version"
+            )
+        if asked > newest:
+            return (
+                f"client version {version} is too new. Maximum supported API version is "
+                f"{served['ApiVersion']}"
+            )
+        return None
+
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
@@ -70,7 +92,7 @@ class Request(BaseHTTPRequestHandler):
         """JSON, or nothing for a status that has no body."""
         text = b"" if value is None else json.dumps(value).encode()
         self.send_response(status)
-        self.send_header("Api-Version", "1.41")
+        self.send_header("Api-Version", self.daemon.version["ApiVersion"])
         self.send_header("Content-Type", "application/json")
         if status not in (204, 304):
             self.send_header("Content-Length", str(len(text)))

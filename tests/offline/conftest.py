@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 
 from offline.plugins import write_plugin_dir
 from tests.e2e.project import free_port
 from tests.offline.plugin_client import CONTAINER, IMAGE, OURS, VOLUME, Plugin, Start
+from vllm_spark.docker_host.connection import connect
 
 SHELL = f"{OURS}-shell:latest"
 
@@ -39,8 +39,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
 @pytest.fixture(scope="session")
 def daemon() -> Iterator[Any]:
-    """The Docker daemon of this machine, swept of what these tests make."""
-    client = docker.APIClient()
+    """The Docker daemon, swept of what these tests make."""
+    client: Any = connect().api
     yield client
     for container in client.containers(all=True, filters={"name": OURS}):
         client.remove_container(container["Id"], force=True, v=True)

@@ -19,6 +19,8 @@ from uuid import uuid4
 
 USER, PASSWORD = "$oauthtoken", "nvapi-test"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+CONFIG = "application/vnd.docker.container.image.v1+json"
+LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 CHUNK = 1 << 16
 
 Content = Mapping[str, bytes]
@@ -37,8 +39,15 @@ def image(tag: str, layers: Sequence[bytes], config: Mapping[str, Any]) -> dict[
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
-        "config": {"size": len(blob), "digest": _digest(blob)},
-        "layers": [{"size": len(layer), "digest": _digest(layer)} for layer in layers],
+        "config": {"mediaType": CONFIG, "size": len(blob), "digest": _digest(blob)},
+        "layers": [
+            {
+                "mediaType": LAYER + (".gzip" if _is_gzip(layer) else ""),
+                "size": len(layer),
+                "digest": _digest(layer),
+            }
+            for layer in layers
+        ],
     }
     body = json.dumps(manifest).encode()
     return {
@@ -53,7 +62,11 @@ def _digest(data: bytes) -> str:
 
 
 def _unpacked(layer: bytes) -> bytes:
-    return gzip.decompress(layer) if layer.startswith(b"\x1f\x8b") else layer
+    return gzip.decompress(layer) if _is_gzip(layer) else layer
+
+
+def _is_gzip(layer: bytes) -> bool:
+    return layer.startswith(b"\x1f\x8b")
 
 
 def _good_and_broken() -> Content:
@@ -69,6 +82,8 @@ def _good_and_broken() -> Content:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    # containerd tries TLS first, and HTTP only after an answer that begins with `HTTP/`.
+    default_request_version = "HTTP/1.0"
     content: Content
     login: str | None
     rate: float

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_daemon import FakeDaemon
+from tests.fake_daemon import DOCKERS, FakeDaemon
 from tests.programs import Programs
 from vllm_spark.docker_host import host
 
 
-@pytest.fixture
+@pytest.fixture(params=DOCKERS)
 def daemon(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[FakeDaemon]:
-    """A daemon that everything in this process talks to."""
+    """A daemon that everything in this process talks to, of each recorded Docker."""
     # The path of a unix socket has to be short.
-    fake = FakeDaemon(tmp_path_factory.mktemp("daemon") / "docker.sock")
+    fake = FakeDaemon(tmp_path_factory.mktemp("daemon") / "docker.sock", request.param)
     monkeypatch.setenv("DOCKER_HOST", fake.address)
     monkeypatch.delenv("DOCKER_TLS_VERIFY", raising=False)
     monkeypatch.delenv("DOCKER_CERT_PATH", raising=False)

@@ -358,3 +358,37 @@ def test_an_error_of_ours_inside_passes_unchanged(daemon: FakeDaemon) -> None:
 def test_every_client_has_a_limit_on_each_read(daemon: FakeDaemon) -> None:
     assert connect().api.timeout == 60
     assert connect(5).api.timeout == 5
+
+
+def test_client_and_daemon_agree_on_a_version_of_the_api_that_both_know(
+    daemon: FakeDaemon,
+) -> None:
+    oldest, newest = daemon.version["MinAPIVersion"], daemon.version["ApiVersion"]
+    assert connect().api.api_version == {"1.41": "1.41", "1.51": "1.51", "1.56": "1.51"}[newest]
+    assert connect().info()["Name"] == "spark"
+    daemon.version["MinAPIVersion"] = newest
+    assert connect().api.api_version == newest, f"no longer taken: {oldest}"
+
+
+@pytest.mark.parametrize("wanted", ["1.30", "1.99", "v1.5", "newest", "1.44.0"])
+def test_a_version_of_the_api_that_the_docker_cli_would_be_refused_with_is_said(
+    wanted: str, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.version["MinAPIVersion"] = "1.40"
+    monkeypatch.setenv("DOCKER_API_VERSION", wanted)
+    with pytest.raises(DockerUnavailable) as failed, docker_errors():
+        connect()
+    assert str(failed.value) == (
+        f"DOCKER_API_VERSION is {wanted.removeprefix('v')}, and the Docker daemon at "
+        f"{daemon.address} (DOCKER_HOST), which is {daemon.version['Version']}, takes 1.40 to "
+        f"{daemon.version['ApiVersion']}\n"
+        "  fix: unset DOCKER_API_VERSION: every client agrees on a version by itself"
+    )
+
+
+@pytest.mark.parametrize("wanted", ["", "1.41", "v1.41"])
+def test_a_version_of_the_api_that_the_daemon_takes_is_left_to_the_docker_cli(
+    wanted: str, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_API_VERSION", wanted)
+    assert connect().info()["Name"] == "spark"

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import docker
 from docker.errors import APIError, DockerException, TLSParameterError
@@ -33,6 +34,11 @@ ANSWER_SECONDS = 60.0
 
 NO_DAEMON = "ssh://no-docker.invalid"
 """What a preview calls the daemon where none answers. Nothing connects to it."""
+
+_KNOWN_API = "1.51"
+"""The API of Docker 28. A newer daemon answers in the form of the version that a request names.
+docker-py would name the daemon's newest, and since 1.52 an image's inspection leaves out what is
+empty (seen with moby v2.0.0-beta.24, Docker 29; tests/data/docker)."""
 
 UNANSWERED = (DockerException, RequestException, DockerUnavailable)
 """The exceptions of a request to the daemon. After it has connected, docker-py does not wrap the
@@ -59,12 +65,35 @@ class Daemon:
 
     def connect(self, timeout: float = ANSWER_SECONDS) -> docker.DockerClient:
         """A client, after the daemon has reported its version. Raises `UNANSWERED`."""
+        client = self._client(timeout, _KNOWN_API)
+        served = client.api.version(api_version=False)
+        self._check_variable(served)
+        oldest, newest = served["MinAPIVersion"], served["ApiVersion"]
+        agreed = max(oldest, min(newest, _KNOWN_API, key=_numbers), key=_numbers)
+        if agreed == _KNOWN_API:
+            return client
+        client.close()
+        return self._client(timeout, agreed)
+
+    def _client(self, timeout: float, api_version: str) -> docker.DockerClient:
         return docker.DockerClient(
             base_url=self.address,
+            version=api_version,
             tls=self.tls or False,
             timeout=int(timeout),
             use_ssh_client=self.address.startswith("ssh://"),
         )
+
+    def _check_variable(self, served: dict[str, Any]) -> None:
+        """DockerUnavailable if DOCKER_API_VERSION makes the daemon refuse the docker CLI."""
+        wanted = os.environ.get("DOCKER_API_VERSION", "").removeprefix("v")
+        oldest, newest = served["MinAPIVersion"], served["ApiVersion"]
+        if wanted and not _numbers(oldest) <= _numbers(wanted) <= _numbers(newest):
+            raise DockerUnavailable(
+                f"DOCKER_API_VERSION is {wanted}, and the Docker daemon at {self}, which is "
+                f"{served['Version']}, takes {oldest} to {newest}\n"
+                "  fix: unset DOCKER_API_VERSION: every client agrees on a version by itself"
+            )
 
 
 def resolve() -> Daemon:
@@ -111,6 +140,12 @@ def preview_variables() -> dict[str, str]:
     except DockerUnavailable:
         return {"DOCKER_HOST": NO_DAEMON, "DOCKER_CONTEXT": ""}
     return plugin_variables()
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """A version of the API, for comparison; () if it is none."""
+    parts = version.split(".")
+    return tuple(map(int, parts)) if len(parts) == 2 and all(map(str.isdecimal, parts)) else ()
 
 
 def _config_folder() -> Path:
