@@ -59,9 +59,12 @@ def _present(client: docker.DockerClient, name: str) -> bool:
 
 
 def _is_current(inspected: dict[str, Any]) -> bool:
-    """Whether an image was pulled, or built here from what would be built now."""
+    """Whether an image was pulled, or built here from what would be built now.
+
+    Only the label tells: with the containerd image store, an image built here has a digest too.
+    """
     labels = inspected["Config"].get("Labels") or {}
-    return bool(inspected["RepoDigests"]) or labels.get(RECIPE_LABEL) == _recipe()
+    return RECIPE_LABEL not in labels or labels[RECIPE_LABEL] == _recipe()
 
 
 def _recipe() -> str:

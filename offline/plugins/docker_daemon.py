@@ -11,16 +11,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import docker
 from docker.auth import convert_to_hostname, resolve_index_name, resolve_repository_name
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.utils import kwargs_from_env
 from requests.exceptions import RequestException
 
 from offline.plugins.resource import Refusal, Say
+from vllm_spark.docker_host.connection import DEFAULT_SOCKET, Daemon, root_cause
+from vllm_spark.errors import DockerUnavailable
 
 GIB = 1 << 30
-LOCAL_SOCKET = "unix:///var/run/docker.sock"
 LONGEST_OPERATION_SECONDS = 600  # removing a container with a large file system is slow
 
 
@@ -53,13 +53,11 @@ class DockerDaemon:
 
         The type is Any, because docker-py's stubs are incomplete.
         """
-        settings: dict[str, Any] = {"base_url": LOCAL_SOCKET, **kwargs_from_env()}
-        if self.host:
-            settings["base_url"] = self.host
+        settings = kwargs_from_env()
+        address = self.host or settings.get("base_url") or DEFAULT_SOCKET
+        daemon = Daemon(address, "the docker plugin", tls=settings.get("tls"))
         try:
-            client = docker.APIClient(
-                **settings, timeout=LONGEST_OPERATION_SECONDS, use_ssh_client=True
-            )
+            client = daemon.connect(LONGEST_OPERATION_SECONDS).api
             try:
                 yield client
             finally:
@@ -68,10 +66,12 @@ class DockerDaemon:
             raise Refusal(f"{failing}: {daemon_error(error)}") from error
         except _NoImage as error:
             raise Refusal(f"{failing}: {error}") from error
+        except DockerUnavailable as error:
+            raise Refusal(f"{failing}: {error}") from error
         except (DockerException, RequestException) as error:
             raise Refusal(
-                f"{failing}: cannot connect to the Docker daemon at {settings['base_url']} "
-                f"({_root_cause(error)}). Start it (`systemctl start docker`), or name one that "
+                f"{failing}: cannot connect to the Docker daemon at {address} "
+                f"({root_cause(error)}). Start it (`systemctl start docker`), or name one that "
                 f"runs in DOCKER_HOST or with `pulumi config set docker:host`."
             ) from error
 
@@ -132,14 +132,3 @@ def _gib(sizes: dict[str, int]) -> str:
 def daemon_error(error: APIError) -> str:
     """The daemon's own message."""
     return f"Error response from daemon: {error.explanation or error}"
-
-
-def _root_cause(error: BaseException) -> str:
-    """The operating system's message, from the end of the chain of exceptions."""
-    text = str(error)
-    cause: BaseException | None = error
-    while cause:
-        if isinstance(cause, OSError) and cause.strerror:
-            text = cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    return text

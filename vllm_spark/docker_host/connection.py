@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ class Daemon:
             use_ssh_client=self.address.startswith("ssh://"),
         )
 
-    def _check_variable(self, served: dict[str, Any]) -> None:
+    def _check_variable(self, served: Mapping[str, Any]) -> None:
         """DockerUnavailable if DOCKER_API_VERSION makes the daemon refuse the docker CLI."""
         wanted = os.environ.get("DOCKER_API_VERSION", "").removeprefix("v")
         oldest, newest = served["MinAPIVersion"], served["ApiVersion"]
@@ -144,8 +145,7 @@ def preview_variables() -> dict[str, str]:
 
 def _numbers(version: str) -> tuple[int, ...]:
     """A version of the API, for comparison; () if it is none."""
-    parts = version.split(".")
-    return tuple(map(int, parts)) if len(parts) == 2 and all(map(str.isdecimal, parts)) else ()
+    return tuple(map(int, version.split("."))) if re.fullmatch(r"\d+\.\d+", version) else ()
 
 
 def _config_folder() -> Path:
