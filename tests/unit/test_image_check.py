@@ -185,7 +185,7 @@ def test_a_docker_that_gives_no_gpu_is_a_problem_with_the_command_that_fixes_it(
     gpus = known.get("gpus", "all")
     (problem,) = ask(settings(ON_GPU, container={"gpus": gpus})).problems
     assert f"a container of {ON_GPU} with `gpus: {gpus}` sees none, because " in problem.what
-    assert known["said"] in problem.what
+    assert f"({' '.join(known['said'].split())}); Docker" in problem.what
     assert f"Docker {known['info']['ServerVersion']} lists " in problem.what
     assert known["lists"] in problem.what
     assert [text for text in known["fix"] if text not in problem.fix] == []
@@ -199,7 +199,7 @@ def test_a_daemon_that_does_not_say_what_it_offers_leaves_the_fix_for_any_host(
     daemon.fault("/start", refuses(500, known["said"]))
     daemon.fault("/info", refuses(500, "cannot do it"))
     (problem,) = ask(settings(ON_GPU)).problems
-    assert problem.what.endswith(known["said"])
+    assert problem.what.endswith(f"({known['said']})")
     assert [text for text in known["fix"] if text not in problem.fix] == []
 
 

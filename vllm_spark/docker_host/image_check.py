@@ -115,9 +115,10 @@ def _no_gpu(settings: Settings, said: str) -> Problem:
     what = f"a container of {settings.image.name} with `gpus: {gpus}` sees none"
     found = diagnose(said.splitlines())
     fix = found.fix if found.rule else _LOOK
+    said = " ".join(said.split())
     if found.rule:
-        what += f", because {found.cause}"
-    if said:
+        what += f", because {found.cause} ({said})"
+    elif said:
         what += f": {said}"
     with suppress(*UNANSWERED):  # then the catalogue's fix, which is for any host
         offer = GpuOffer.of(connect().info())
