@@ -25,6 +25,7 @@ from vllm_spark.cli.main import main
 from vllm_spark.config.sections import NAMESPACE
 from vllm_spark.config.settings import Settings
 from vllm_spark.config.stack_file import load_stack, stack_file
+from vllm_spark.deployment.gpu_access import GpuOffer
 from vllm_spark.deployment.review import plan_of
 from vllm_spark.diagnosis.verdict import diagnose
 from vllm_spark.docker_host import (
@@ -289,6 +290,17 @@ def diagnoses(*logs: str) -> str:
         found = diagnose((ROOT / "tests" / "data" / "logs" / f"{log}.log").read_text().splitlines())
         rows.append([found.cause.replace("|", "&#124;"), (found.fix or "").replace("|", "&#124;")])
     return _table(["cause", "fix"], rows)
+
+
+def gpu_errors() -> str:
+    """A table of what Docker says where it gives no GPU, each with the fix for that host."""
+    rows = []
+    for known in yaml.safe_load((ROOT / "tests" / "data" / "gpu_access.yaml").read_text()):
+        found = diagnose(known["said"].splitlines())
+        said = known["said"].splitlines()[-1].rpartition("during container init: ")[2]
+        fix = GpuOffer.of(known["info"]).fix(found.rule, known.get("gpus", "all")) or found.fix
+        rows.append([known["name"], f"`{said}`", fix])
+    return _table(["on this host", "Docker says", "fix"], rows)
 
 
 def _settings(stack: str, engine: str = "") -> Settings:

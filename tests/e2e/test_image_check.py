@@ -80,7 +80,7 @@ def test_a_driver_that_does_not_fit_its_kernel_module_is_fixed_by_a_reboot(
     said = "Failed to initialize NVML: Driver/library version mismatch"
     environment = {"SMI": said, "SMI_CODE": "18"}
     (problem,) = ask(gpu_image, container={"environment": environment}).problems
-    assert problem.what.endswith(f"sees none: {said}")
+    assert said in problem.what
     assert "reboot" in problem.fix
 
 

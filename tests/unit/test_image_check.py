@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.fake_daemon import Container, FakeDaemon, hangs_up, refuses
 from vllm_spark.config.settings import Settings
@@ -18,6 +20,9 @@ from vllm_spark.docker_host.connection import UNANSWERED
 from vllm_spark.docker_host.image_check import ImageAnswer, ask_image, flags_key
 from vllm_spark.errors import Interrupted
 
+GPU_ACCESS: list[dict[str, Any]] = yaml.safe_load(
+    (Path(__file__).parents[1] / "data" / "gpu_access.yaml").read_text()
+)
 MODEL = "Qwen/Qwen3-32B-FP8"
 CPU = "vllm/vllm-openai-cpu:v0.32.0-x86_64"
 ON_GPU = "vllm/vllm-openai:v0.32.0"
@@ -167,19 +172,52 @@ def test_a_gpu_that_is_not_there_is_a_problem(trouble: str, fix: str, daemon: Fa
     answers(daemon, gpus=[], trouble=trouble)
     (problem,) = ask(settings(ON_GPU)).problems
     assert f"a container of {ON_GPU} with `gpus: all` sees none" in problem.what
-    assert problem.what.endswith(trouble)
+    assert trouble in problem.what
     assert fix in problem.fix
 
 
-def test_a_docker_without_nvidias_toolkit_is_a_problem_with_the_commands_that_install_it(
+@pytest.mark.parametrize("known", GPU_ACCESS, ids=lambda known: known["name"])
+def test_a_docker_that_gives_no_gpu_is_a_problem_with_the_command_that_fixes_it(
+    known: dict[str, Any], daemon: FakeDaemon
+) -> None:
+    daemon.info.update(known["info"])
+    daemon.fault("/start", refuses(500, known["said"]))
+    gpus = known.get("gpus", "all")
+    (problem,) = ask(settings(ON_GPU, container={"gpus": gpus})).problems
+    assert f"a container of {ON_GPU} with `gpus: {gpus}` sees none, because " in problem.what
+    assert f"({' '.join(known['said'].split())}); Docker" in problem.what
+    assert f"Docker {known['info']['ServerVersion']} lists " in problem.what
+    assert known["lists"] in problem.what
+    assert [text for text in known["fix"] if text not in problem.fix] == []
+    assert daemon.containers == {}, "the container that was created is removed"
+
+
+def test_a_daemon_that_does_not_say_what_it_offers_leaves_the_fix_for_any_host(
     daemon: FakeDaemon,
 ) -> None:
-    said = 'could not select device driver "" with capabilities: [[gpu]]'
-    daemon.fault("/start", refuses(500, said))
+    known = GPU_ACCESS[0]
+    daemon.fault("/start", refuses(500, known["said"]))
+    daemon.fault("/info", refuses(500, "cannot do it"))
     (problem,) = ask(settings(ON_GPU)).problems
-    assert said in problem.what
-    assert "sudo nvidia-ctk runtime configure --runtime=docker" in problem.fix
-    assert daemon.containers == {}, "the container that was created is removed"
+    assert problem.what.endswith(f"({known['said']})")
+    assert [text for text in known["fix"] if text not in problem.fix] == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'exec: "python3": executable file not found in $PATH: unknown',
+        "No such image: nvcr.io/nvidia/vllm:25.09-py3",
+    ],
+)
+def test_an_error_that_is_not_about_the_gpu_is_no_missing_gpu(
+    said: str, daemon: FakeDaemon
+) -> None:
+    daemon.add_image("nvcr.io/nvidia/vllm:25.09-py3")
+    daemon.fault("/start", refuses(500, said))
+    answer = ask(settings("nvcr.io/nvidia/vllm:25.09-py3"))
+    assert not answer.problems
+    assert said in answer.unknown
 
 
 def test_a_container_that_does_not_start_for_a_server_on_the_cpu_is_unknown(

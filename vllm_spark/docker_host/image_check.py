@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,13 @@ from docker.types import Mount
 
 from vllm_spark.config.container import Container
 from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.gpu_access import GpuOffer
 from vllm_spark.deployment.gpus import GPU_QUERY, Gpu, read_gpus
 from vllm_spark.deployment.host_memory import on_cpu
 from vllm_spark.deployment.serving import CACHE_PATH, server_arguments
 from vllm_spark.deployment.tenants import CHECK_LABEL
 from vllm_spark.diagnosis.verdict import diagnose
-from vllm_spark.docker_host.connection import connect
+from vllm_spark.docker_host.connection import UNANSWERED, connect
 from vllm_spark.docker_host.one_shot import OneShot
 from vllm_spark.in_image import script
 from vllm_spark.problems import Problem
@@ -27,6 +29,12 @@ from vllm_spark.problems import Problem
 SCRIPT = script("check_start")
 PATIENCE_SECONDS = 600
 """Importing vLLM takes long and prints nothing."""
+
+
+_ABOUT_GPU = re.compile(r"gpu|nvidia|cuda|cdi\b", re.IGNORECASE)
+"""What tells an error about the GPU from others of a start, such as an image without Python."""
+
+_LOOK = "see whether `nvidia-smi` works on the host, then `docker run --rm --gpus all` too"
 
 
 @dataclass(frozen=True)
@@ -134,23 +142,27 @@ def _not_started(error: APIError, settings: Settings) -> ImageAnswer:
             where = f"vllm-spark:container.{key}"
             fix = "correct the value, or make it right on the host (the Docker daemon's machine)"
             return ImageAnswer((Problem(where, f"{found['what']} {what}: {said}", fix),))
-    if on_cpu(settings):
+    if on_cpu(settings) or not _ABOUT_GPU.search(said.replace(settings.image.name, "")):
         return ImageAnswer(unknown=f"Docker did not start a container of the image ({said})")
     return ImageAnswer((_no_gpu(settings, said),))
 
 
 def _no_gpu(settings: Settings, said: str) -> Problem:
-    what = f"a container of {settings.image.name} with `gpus: {settings.container.gpus}` sees none"
-    if "mismatch" in said:
-        fix = "the driver was updated under a running kernel module: reboot"
-    elif "could not select device driver" in said:
-        fix = (
-            "install the NVIDIA Container Toolkit, then `sudo nvidia-ctk runtime configure "
-            "--runtime=docker && sudo systemctl restart docker`"
-        )
-    else:
-        fix = "see whether `nvidia-smi` works on the host, then `docker run --rm --gpus all` too"
-    return Problem("GPU", f"{what}: {said}" if said else what, fix)
+    """`said` is what the daemon or nvidia-smi said; empty if neither said anything."""
+    gpus = settings.container.gpus
+    what = f"a container of {settings.image.name} with `gpus: {gpus}` sees none"
+    found = diagnose(said.splitlines())
+    fix = found.fix if found.rule else _LOOK
+    said = " ".join(said.split())
+    if found.rule:
+        what += f", because {found.cause} ({said})"
+    elif said:
+        what += f": {said}"
+    with suppress(*UNANSWERED):  # then the catalogue's fix, which is for any host
+        offer = GpuOffer.of(connect().info())
+        what += f"; {offer}"
+        fix = offer.fix(found.rule, gpus) or fix
+    return Problem("GPU", what, fix)
 
 
 def _refused(settings: Settings, said: str) -> Problem:

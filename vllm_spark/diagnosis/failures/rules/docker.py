@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from vllm_spark.diagnosis.failures.rule import Rank, Rule, Values
 
-_CONFIGURE = ("install the NVIDIA container toolkit, then `sudo nvidia-ctk runtime configure"
-              " --runtime=docker && sudo systemctl restart docker`")  # fmt: skip
+_CONFIGURE = ("install the NVIDIA container toolkit (`sudo apt install nvidia-container-toolkit`),"
+              " then `sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart"
+              " docker`")  # fmt: skip
+_DESCRIBE = "`sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`"
 
 
 def _command(values: Values) -> Values:
@@ -62,6 +64,35 @@ RULES = (
         anywhere=True,
     ),
     Rule(
+        id="gpu_driver_missing",
+        patterns=(r"load library failed: libnvidia-ml\.so\.1",
+                  r"nvml error: driver not loaded",
+                  r"failed to initiali[sz]e NVML: (?:ERROR_LIBRARY_NOT_FOUND|Driver Not Loaded"
+                  r"|ERROR_DRIVER_NOT_LOADED)"),
+        cause="the host has no NVIDIA driver that is loaded and belongs to its kernel",
+        fix="run `nvidia-smi` on the host; load the driver (`sudo modprobe nvidia`, or reboot), and"
+             " if there is none for this kernel, install it (`sudo ubuntu-drivers install`)",
+        source="libnvidia-container; text-generation-webui-docker#20; nvidia-container-toolkit#118",
+        anywhere=True,
+    ),
+    Rule(
+        id="gpu_number_unknown",
+        patterns=(r"nvidia-container-cli: device error: (?P<gpu>[\w:-]+): unknown device",),
+        cause="the host has no GPU {gpu}",
+        fix="ask for the numbers that `nvidia-smi -L` lists (container.gpus, `docker run --gpus`)",
+        source="libnvidia-container",
+        anywhere=True,
+    ),
+    Rule(
+        id="gpu_hook_refused",
+        patterns=(r"invoking the NVIDIA Container Runtime Hook directly .{0,60}is not supported",),
+        cause="the NVIDIA container toolkit is set to a mode in which `docker run --gpus` does not"
+             " work before Docker 29",
+        fix="`sudo nvidia-ctk config --in-place --set nvidia-container-runtime.mode=auto`",
+        source="nvidia-container-toolkit 1.20.2, assertModeIsLegacy; TensorRT-LLM#799",
+        anywhere=True,
+    ),
+    Rule(
         id="gpu_driver_silent",
         patterns=(r"nvidia-container-cli: (?!requirement error)[\w ]+ error: (?P<why>.{1,160})",
                   r"NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver"),
@@ -77,36 +108,54 @@ RULES = (
         patterns=(r"Failed to initialize NVML: Unknown Error",),
         cause="the container has lost its access to the GPU, as happens when systemd reloads its"
               " units (`systemctl daemon-reload`) under a running container",
-        fix="restart the container; to prevent it, use CDI in the NVIDIA container toolkit"
-             " (`nvidia-ctk config --in-place --set nvidia-container-runtime.mode=cdi`)",
+        fix="restart the container; to prevent it, give it the GPU by CDI (`docker run --device"
+             " nvidia.com/gpu=all`)",
         source="NVIDIA container toolkit, troubleshooting",
         anywhere=True,
     ),
     Rule(
-        id="gpu_spec_missing",
-        patterns=(r"failed to discover GPU vendor from CDI", r"unresolvable CDI devices? \S+",
+        id="gpu_specification_old",
+        patterns=(r"failed to stat CDI host device \"(?P<file>[^\"]+)\"",
+                  r"failed to fulfil mount request: open (?P<file>\S*(?:nvidia|libcuda)\S*): no",
+                  r"running createContainer hook .*exec (?P<file>\S*nvidia\S*): no such file"),
+        cause="the CDI specification of the GPU is older than the host's driver or toolkit: it"
+             " names {file}, which is not there",
+        fix=f"{_DESCRIBE}, again after each update of the driver",
+        source="Docker 28.5.2 with a specification for another driver",
+        anywhere=True,
+    ),
+    Rule(
+        id="gpu_specification_missing",
+        patterns=(r"unresolvable CDI devices? \S+",
                   r"failed to inject CDI devices", r"CDI device injection failed",
                   r"(?:no CDI|failed to (?:load|parse) CDI) spec"),
-        cause="Docker finds no CDI description of the GPU: the NVIDIA container toolkit is not"
-              " installed, its CDI specification is missing or old, or the driver does not answer",
-        fix="check `nvidia-smi` on the host; install the NVIDIA container toolkit; `sudo nvidia-ctk"
-             " cdi generate --output=/etc/cdi/nvidia.yaml` (again after each driver update), then"
-             " restart Docker",
-        source="nvidia-container-toolkit#1537; fireshare#689",
+        cause="Docker finds no CDI specification of the GPU, or one without this GPU",
+        fix=f"{_DESCRIBE}; if that fails, see whether `nvidia-smi` works on the host",
+        source="nvidia-container-toolkit#1537; vertd#39",
+        anywhere=True,
+    ),
+    Rule(
+        id="cdi_off",
+        patterns=(r"could not select device driver \"cdi\" with capabilities",),
+        cause="this Docker does not use CDI: before 28 it has to be switched on",
+        fix="set {{\"features\": {{\"cdi\": true}}}} in /etc/docker/daemon.json and `sudo systemctl"
+             " restart docker`, or update Docker to 28 or newer",
+        source="nvidia-container-toolkit#434",
         anywhere=True,
     ),
     Rule(
         id="gpu_runtime_missing",
-        patterns=(r"could not select device driver \"\w*\" with capabilities: \[\[[\w ,]*gpu",
+        patterns=(r"could not select device driver \"(?:nvidia)?\" with capabilities: \[\[.*gpu",
+                  r"failed to discover GPU vendor from CDI", r"AMD CDI spec not found",
                   r"(?i:unknown) (?:or invalid )?runtime(?: name:| specified)? \"?nvidia\"?",
                   r"nvidia-container-(?:runtime|cli|toolkit)(?:-hook)?\"?:? .{0,40}(?:executable"
                   r" file"
                   r" not found|no such file)",
                   r"exec: \"nvidia-container-\S+\": "),
-        cause="Docker has no NVIDIA runtime: the NVIDIA container toolkit is not installed or not"
-              " configured for Docker",
+        cause="Docker does not find the NVIDIA container toolkit: it is not installed, not"
+             " configured for Docker, or newer than Docker's last start",
         fix=f"{_CONFIGURE}; test it with `docker run --rm --gpus all IMAGE nvidia-smi`",
-        source="ragflow#9573; dmake#158; Docker",
+        source="ragflow#9573; dmake#158; Docker 28.5.2 and 29 without the toolkit; fireshare#689",
         anywhere=True,
     ),
     Rule(
@@ -169,6 +218,7 @@ RULES = (
         patterns=(r"(?P<why>manifest (?:for \S+ not found|unknown).{0,120})",
                   r"(?P<why>pull access denied.{0,160})",
                   r"(?P<why>No such image: \S+)",
+                  r"failed to resolve reference \"\S+\": (?P<why>\S+: not found)",
                   r"(?P<why>(?:unauthorized|denied): (?:authentication required|requested access)"
                   r".{0,120})",
                   r"(?P<why>repository \S+ not found.{0,80})"),
@@ -180,8 +230,8 @@ RULES = (
     ),
     Rule(
         id="registry_unreachable",
-        patterns=(r"daemon: (?P<why>Get \"https?://[^\"/]+/v2/.*(?:no such host|timeout|refused"
-                  r"|unreachable|deadline exceeded).*)",
+        patterns=(r"(?:daemon|request): (?P<why>(?:Get|Head) \"https?://[^\"/]+/v2/"
+                  r".*(?:no such host|timeout|refused|unreachable|deadline exceeded).*)",
                   r"daemon: (?P<why>toomanyrequests: .{1,120})"),
         cause="Docker cannot reach the registry of the image: {why}",
         fix="check the network, DNS and proxy of the Docker daemon; after a rate limit wait, or"
