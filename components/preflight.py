@@ -60,7 +60,8 @@ def _but_for_the_gate(settings: dict[str, Any] | None) -> dict[str, Any]:
 def _checked(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     settings = Settings.from_declared(props["settings"])
     if settings.state == "stopped":
-        return {**props, "passed": True, "flagsAccepted": before.get("flagsAccepted")}
+        known = {key: before.get(key) for key in ("flagsAccepted", "vllmVersion")}
+        return {**props, "passed": True, **known}
     checks = Checks(
         name=props["containerName"],
         identity=Identity(**props["identity"]),
@@ -69,15 +70,25 @@ def _checked(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
         accepted=before.get("flagsAccepted") or "",
         interrupted=interrupted,
     )
-    return {**props, "passed": True, "flagsAccepted": checks.run()}
+    passed = checks.run()
+    version = passed.version or settings.image.version
+    return {
+        **props,
+        "passed": True,
+        "flagsAccepted": passed.accepted,
+        "vllmVersion": None if version is None else str(version),
+    }
 
 
 class Preflight(pulumi.dynamic.Resource, module="spark", name="Preflight"):
     """Complete when the host can take the container that `settings` declare.
 
-    A server with `state: stopped` is not checked. `settings` hold only whether each secret is set;
+    `vllmVersion` is the release of vLLM in the image, None if neither it nor the config tells. A
+    server with `state: stopped` is not checked. `settings` hold only whether each secret is set;
     `variables` names the variables whose values are not in the settings.
     """
+
+    vllmVersion: pulumi.Output[str | None]
 
     def __init__(
         self,
@@ -103,6 +114,7 @@ class Preflight(pulumi.dynamic.Resource, module="spark", name="Preflight"):
                 "variables": sorted(variables),
                 "passed": None,
                 "flagsAccepted": None,
+                "vllmVersion": None,
             },
             opts,
         )

@@ -53,8 +53,9 @@ class VllmServer(pulumi.ComponentResource):
     cannot be deployed.
 
     Outputs: `review` (the memory plan and the warnings), `url` (ending in /v1), `model` (the name
-    in client requests), `container_name`, `image_digest`, `memory_plan`, `memory_actual` and
-    `ready_seconds` (None if it is not started), `curl` (a command that sends a request).
+    in client requests), `container_name`, `image_digest`, `vllm_version` (None if it is not known),
+    `memory_plan`, `memory_actual` and `ready_seconds` (None if it is not started), `curl` (a
+    command that sends a request).
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class VllmServer(pulumi.ComponentResource):
             image_id=image.pulled.image_id,
             opts=pulumi.ResourceOptions(parent=self, depends_on=needed),
         )
+        self.vllm_version = preflight.vllmVersion
         container = VllmContainer(
             f"{resource_name}-container",
             name=self.container_name,

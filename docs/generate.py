@@ -41,7 +41,7 @@ from vllm_spark.docker_host import (
 from vllm_spark.flags.engine_flags import EngineFlags
 from vllm_spark.gate import gate
 from vllm_spark.gate.probe import Probe
-from vllm_spark.images import NGC_VERSIONS, Version
+from vllm_spark.images import DISPUTED, NGC_VERSIONS, Version
 from vllm_spark.in_image import fetch_weights
 from vllm_spark.memory.kv.cached_layers import Attention, CachedLayers, State
 from vllm_spark.memory.limits import GIB, Machine
@@ -279,8 +279,11 @@ def _planned_pool(case: Mapping[str, Any]) -> MemoryPlan:
 
 def nvidia_images() -> str:
     """A table of NVIDIA's images and the vLLM release in each."""
-    images = [[f"`{tag}-py3`", version] for tag, version in NGC_VERSIONS.items()]
-    return _table(["`nvcr.io/nvidia/vllm:`", "vLLM"], images)
+    images = [
+        [f"`{tag}-py3`", version or "the image is asked", DISPUTED.get(tag, "")]
+        for tag, version in NGC_VERSIONS.items()
+    ]
+    return _table(["`nvcr.io/nvidia/vllm:`", "vLLM", "in doubt"], images)
 
 
 def diagnoses(*logs: str) -> str:

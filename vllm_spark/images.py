@@ -26,12 +26,12 @@ PATH and no entrypoint that starts it."""
 
 WHERE = "vllm-spark:image.name"
 
-NGC_VERSIONS = {  # by the first five characters of the tag
+NGC_VERSIONS: dict[str, str | None] = {  # by the first five characters of the tag
     "25.09": "0.10.1.1",
     "25.10": "0.10.2",
     "25.11": "0.11.0",
     "25.12": "0.11.1",
-    "26.01": "0.11.1",
+    "26.01": None,
     "26.02": "0.15.1",
     "26.03": "0.17.1",
     "26.04": "0.19.0",
@@ -43,7 +43,7 @@ NGC_VERSIONS = {  # by the first five characters of the tag
     "26.10": "0.31.0",
 }
 
-DISPUTED = {
+DISPUTED = {  # where the table has None, the image itself is asked
     "26.01": "NVIDIA's release notes name 0.11.1, and the logs of two users 0.13.0",
     "26.06": "two users report that it answers every request with 500; others measured with it",
 }
@@ -189,8 +189,8 @@ def check_image(reference: ImageReference, version: Version | None) -> list[Prob
             Problem(
                 WHERE,
                 f"reports about {tag} do not agree: {DISPUTED[tag[:5]]}",
-                "see which vLLM its log names and set vllm-spark:image.vllmVersion, or take "
-                "another image",
+                "take another image, or set vllm-spark:image.vllmVersion to the output "
+                "vllmVersion: `up` asks the image",
             )
         )
     if version is None:
@@ -199,7 +199,8 @@ def check_image(reference: ImageReference, version: Version | None) -> list[Prob
                 WHERE,
                 "its name does not tell which vLLM it holds, so the engine flags are not held "
                 "against a release",
-                "set vllm-spark:image.vllmVersion",
+                "set vllm-spark:image.vllmVersion; `up` asks the image, and says it in the output "
+                "vllmVersion",
             )
         )
     return warnings

@@ -45,6 +45,7 @@ def test_it_answers_on_the_hosts_network_and_nothing_differs(
     serving: Project, docker_client: docker.DockerClient
 ) -> None:
     assert serving.answers()
+    assert serving.outputs()["vllmVersion"] == "0.32.0"
     container = docker_client.api.inspect_container(serving.container)
     assert container["HostConfig"]["NetworkMode"] == "host"
     declared = load_stack(serving.directory / f"Pulumi.{serving.stack}.yaml")

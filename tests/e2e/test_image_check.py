@@ -7,17 +7,21 @@ import shlex
 import threading
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import docker
 import pytest
+from docker.types import Mount
 
 from offline.bootstrap.vllm_image import IMAGE
 from tests.e2e.project import FAKE_IMAGE
 from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.gpus import Gpu
+from vllm_spark.deployment.serving import CACHE_PATH, compile_caches
 from vllm_spark.docker_host import image_check
 from vllm_spark.docker_host.image_check import ImageAnswer, ask_image
 from vllm_spark.errors import Interrupted
+from vllm_spark.images import Version
 
 pytestmark = pytest.mark.docker
 
@@ -64,14 +68,64 @@ def without_vllm(docker_client: docker.DockerClient) -> Iterator[str]:
 def test_an_image_without_vllm_cannot_be_asked_which_is_no_refusal(without_vllm: str) -> None:
     answer = ask(without_vllm, container={"gpus": "none"})
     assert not answer.problems
+    assert answer.version is None
     assert "No module named 'vllm'" in answer.unknown
 
 
 def test_a_gpu_that_is_visible_is_no_problem_and_tells_what_it_is(gpu_image: str) -> None:
     environment = {"SMI": GPU, "SMI_CODE": "0"}
     answer = ask(gpu_image, container={"environment": environment})
-    assert answer == ImageAnswer(gpus=(Gpu("0", "GPU-5f2a", "NVIDIA GB10", "12.1", None, None),))
+    assert answer == ImageAnswer(
+        gpus=(Gpu("0", "GPU-5f2a", "NVIDIA GB10", "12.1", None, None),),
+        version=Version.parse("0.32.0"),
+    )
     assert answer.gpus[0].is_unified
+
+
+IMAGE_ID = f"sha256:{uuid4().hex}"
+
+
+def test_kernels_that_the_image_brings_are_kept_once(
+    docker_client: docker.DockerClient, fake_image: str
+) -> None:
+    name, volume = f"vllm-spark-test:{uuid4().hex[:8]}", f"vllm-spark-test-{uuid4().hex[:8]}"
+    kernels = (
+        f"FROM {fake_image}\n"
+        "ENV TRITON_CACHE_DIR=/opt/triton\n"
+        "WORKDIR /root/.cache\n"
+        "RUN mkdir -p vllm/aot flashinfer/0.6 /opt/triton /root/.tilelang/cache"
+        " && echo kernel | tee vllm/aot/k flashinfer/0.6/k /opt/triton/k\n"
+    )
+    docker_client.images.build(fileobj=io.BytesIO(kernels.encode()), tag=name, rm=True)
+    try:
+        config = {
+            "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "image": {"name": name, "vllmVersion": "0.32.0"},
+            "cache": {"volume": volume},
+            "container": {"gpus": "none"},
+        }
+        settings, never = Settings.parse(config, frozenset()), threading.Event()
+        found = ask_image(settings, never, about_flags=True, image_id=IMAGE_ID)
+        assert sorted(source for source, _ in found.prebuilt) == [
+            "/opt/triton", "/root/.cache/flashinfer", "/root/.cache/vllm",
+        ]  # fmt: skip
+        assert image_check.keep_prebuilt(settings, found, never) == []
+        places = compile_caches(settings, IMAGE_ID)
+        kept = [
+            f"{places['VLLM_CACHE_ROOT']}/aot/k",
+            f"{places['FLASHINFER_WORKSPACE_BASE']}/.cache/flashinfer/0.6/k",
+            f"{places['TRITON_CACHE_DIR']}/k",
+        ]
+        mount = Mount(CACHE_PATH, volume)
+        shown = docker_client.containers.run(
+            name, kept, entrypoint="cat", mounts=[mount], remove=True
+        )
+        assert shown == b"kernel\n" * 3
+        again = ask_image(settings, never, about_flags=True, image_id=IMAGE_ID)
+        assert again.prebuilt == ()
+    finally:
+        docker_client.images.remove(name, force=True)
+        docker_client.volumes.get(volume).remove(force=True)
 
 
 def test_a_driver_that_does_not_fit_its_kernel_module_is_fixed_by_a_reboot(

@@ -36,14 +36,19 @@ DEVIATIONS = {
     "Config.AttachStdout": "matters only for a container started in the foreground",
     "Config.Cmd.--served-model-name": "the same name as with the guide, made explicit: since "
     "0.10.2 an offline vLLM would use a path as the name",
+    "Config.Env.B12X_COMPILE_CACHE_DIR": KERNELS,
+    "Config.Env.CUTE_DSL_CACHE_DIR": KERNELS,
     "Config.Env.FLASHINFER_WORKSPACE_BASE": KERNELS,
     "Config.Env.HF_HUB_CACHE": "the guide's `--download-dir`, so that existing weights are found",
     "Config.Env.HF_HUB_OFFLINE": "the model is complete before the server starts, so the server "
     "needs no network",
     "Config.Env.TIKTOKEN_RS_CACHE_DIR": "where gpt-oss finds OpenAI's vocabulary, fetched "
     "with the weights",
+    "Config.Env.TILELANG_CACHE_DIR": KERNELS,
     "Config.Env.TORCHINDUCTOR_CACHE_DIR": KERNELS,
+    "Config.Env.TORCH_EXTENSIONS_DIR": KERNELS,
     "Config.Env.TRITON_CACHE_DIR": KERNELS,
+    "Config.Env.TVM_FFI_CACHE_DIR": KERNELS,
     "Config.Env.VLLM_CACHE_ROOT": KERNELS,
     "Config.Env.VLLM_ENGINE_READY_TIMEOUT_S": "`vllm-spark:health` limits the start; vLLM's own "
     "limit must not end it first",

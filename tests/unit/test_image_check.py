@@ -17,8 +17,9 @@ from vllm_spark.deployment.serving import server_arguments
 from vllm_spark.deployment.tenants import CHECK_LABEL
 from vllm_spark.docker_host import image_check, one_shot
 from vllm_spark.docker_host.connection import UNANSWERED
-from vllm_spark.docker_host.image_check import ImageAnswer, ask_image, flags_key
+from vllm_spark.docker_host.image_check import ImageAnswer, ask_image, flags_key, keep_prebuilt
 from vllm_spark.errors import Interrupted
+from vllm_spark.images import Version
 
 GPU_ACCESS: list[dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parents[1] / "data" / "gpu_access.yaml").read_text()
@@ -34,6 +35,8 @@ ACCEPTED: dict[str, Any] = {
     "gpus": [ROW],
     "trouble": "",
     "holders": None,
+    "version": None,
+    "prebuilt": [],
 }
 
 
@@ -97,7 +100,7 @@ def test_the_container_that_is_asked_can_change_nothing_and_reach_nothing(
     config, host = container["Config"], container["HostConfig"]
     question = json.loads(config["Cmd"][-1])
     argv = [MODEL, *server_arguments(declared)]
-    assert question == {"gpus": True, "query": GPU_QUERY, "argv": argv}
+    assert question == {"gpus": True, "query": GPU_QUERY, "argv": argv, "caches": []}
     assert {"A=b", "HF_HUB_OFFLINE=1"} <= set(config["Env"])
     assert CHECK_LABEL in config["Labels"]
     assert host["NetworkMode"] == "none"
@@ -256,7 +259,7 @@ def test_known_flags_are_not_asked_about_again_and_the_gpu_is(daemon: FakeDaemon
 
     daemon.when_started = process
     assert ask(settings(ON_GPU), about_flags=False) == ImageAnswer(gpus=(GB10,))
-    assert questions == [{"gpus": True, "query": GPU_QUERY, "argv": None}]
+    assert questions == [{"gpus": True, "query": GPU_QUERY, "argv": None, "caches": []}]
 
 
 def test_an_image_that_does_not_answer_in_time_is_unknown_and_its_container_goes(
@@ -361,3 +364,52 @@ def test_what_docker_refuses_to_give_is_named_by_its_key(
 
 def test_other_access_to_the_host_is_checked_anew() -> None:
     assert flags_key(settings(container=OF_THE_HOST), "id") != flags_key(settings(), "id")
+
+
+@pytest.mark.parametrize(
+    ("told", "version"),
+    [
+        ("0.10.1.1+381074ae.nv25.09", "0.10.1.1"),
+        ("0.31.1rc1.dev7+gabc", "0.31.1"),
+        ("0.1.dev1+gabc", None),
+        ("unknown", None),
+        (None, None),
+    ],
+)
+def test_the_image_tells_its_release(
+    told: str | None, version: str | None, daemon: FakeDaemon
+) -> None:
+    answers(daemon, version=told)
+    assert ask(settings(ON_GPU)).version == (Version.parse(version) if version else None)
+
+
+def test_an_image_whose_name_tells_no_release_is_always_asked(daemon: FakeDaemon) -> None:
+    daemon.add_image("mine/vllm-cpu:1")
+    answers(daemon, gpus=None, flags=None, version="0.29.0")
+    assert ask(settings("mine/vllm-cpu:1"), about_flags=False).version == Version.parse("0.29")
+
+
+def test_kernels_that_the_image_brings_are_asked_for_and_copied(daemon: FakeDaemon) -> None:
+    pair = ["/root/.cache/vllm", "/root/.cache/huggingface/compiled/x/vllm"]
+    answers(daemon, prebuilt=[pair])
+    questions: list[Any] = []
+    answer = daemon.when_started
+
+    def process(container: Container) -> None:
+        questions.append((container.inspected["Config"]["Cmd"][-1], container.inspected))
+        answer(container)
+
+    daemon.when_started = process
+    asked = settings(ON_GPU, container={"environment": {"VLLM_CACHE_ROOT": "/own"}})
+    found = ask_image(asked, threading.Event(), about_flags=False, image_id="sha256:0123456789abc")
+    assert found.prebuilt == (tuple(pair),)
+    places = {cache[0]: cache[1:] for cache in json.loads(questions[0][0])["caches"]}
+    assert "VLLM_CACHE_ROOT" not in places, "the config has a place of its own for it"
+    name = "vllm-vllm-openai-v0.32.0-0123456789ab"
+    assert places["FLASHINFER_WORKSPACE_BASE"] == [
+        "~", ".cache/flashinfer", f"/root/.cache/huggingface/compiled/{name}/flashinfer",
+    ]  # fmt: skip
+    keep_prebuilt(asked, found, threading.Event())
+    copied, container = questions[1]
+    assert json.loads(copied) == [pair]
+    assert container["HostConfig"]["Binds"] == ["weights:/root/.cache/huggingface:rw"]

@@ -132,6 +132,7 @@ def test_an_image_of_unknown_release_is_warned_of_with_the_key_that_tells_it() -
     [
         ("25.12.post1-py3", "0.11.1"),
         ("26.05.post1-py3", "0.20.1"),
+        ("26.01-py3", None),
         ("26.06-py3", "0.22.1"),
         ("26.09-py3", "0.29.0"),
         ("26.10-py3", "0.31.0"),

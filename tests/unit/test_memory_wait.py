@@ -179,6 +179,7 @@ def test_the_memory_of_a_gpu_that_has_its_own_is_waited_for(
     def process(container: Container) -> None:
         row = f"0, GPU-2, NVIDIA H100 80GB HBM3, 9.0, 81559, {next(free)}"
         answer = {"flags": None, "said": "", "gpus": [row], "trouble": "", "holders": None}
+        answer |= {"version": None, "prebuilt": []}
         container.prints(json.dumps(answer))
         container.exits(0)
 

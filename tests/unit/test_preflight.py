@@ -28,6 +28,8 @@ ACCEPTED: dict[str, Any] = {
     "gpus": ["0, GPU-1, NVIDIA GB10, 12.1, [N/A], [N/A]"],
     "trouble": "",
     "holders": None,
+    "version": None,
+    "prebuilt": [],
 }
 
 SetAvailable = Callable[[float], None]
@@ -68,7 +70,7 @@ def settings(port: int, **keys: Any) -> Settings:
 
 def check(declared: Settings, *, accepted: str = "") -> str:
     preflight = Preflight(NAME, US, declared, "sha256:1", accepted, threading.Event())
-    return preflight.run()
+    return preflight.run().accepted
 
 
 def problems(declared: Settings) -> str:
@@ -346,3 +348,45 @@ def test_a_daemon_that_refuses_to_list_is_said(daemon: FakeDaemon, port: int) ->
     daemon.fault("GET /containers/json", refuses(500, "layer does not exist"))
     with pytest.raises(DockerRefused, match="layer does not exist"):
         check(settings(port))
+
+
+UNKNOWN = "nvcr.io/nvidia/vllm:26.10.pre1-py3"
+
+
+def test_flags_are_judged_by_the_release_that_the_image_tells(
+    daemon: FakeDaemon, port: int
+) -> None:
+    daemon.add_image(UNKNOWN)
+    image_says(daemon, version="0.31.0")
+    flags = {"max-model-len": 32768, "gpu-memory-utilization": 0.85, "swap-space": 4}
+    said = problems(settings(port, image=UNKNOWN, engine=flags))
+    assert "vllm-spark:engine.swap-space" in said
+    assert "0.31.0" in said
+
+
+def test_a_release_that_is_not_what_the_tag_says_is_a_warning(
+    daemon: FakeDaemon, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_says(daemon, version="0.13.0+nv26.01")
+    check(settings(port))
+    said = capsys.readouterr().out
+    assert "the image holds vLLM 0.13.0, not 0.10.1.1 as its tag or config says" in said
+    assert "pulumi config set --path vllm-spark:image.vllmVersion 0.13.0" in said
+
+
+def test_kernels_that_cannot_be_kept_do_not_stop_a_deployment(
+    daemon: FakeDaemon, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def process(container: Container) -> None:
+        question = json.loads(container.inspected["Config"]["Cmd"][-1])
+        if isinstance(question, dict):
+            container.prints(json.dumps({**ACCEPTED, "prebuilt": [["/root/.cache/vllm", "/x"]]}))
+        else:
+            container.prints("/root/.cache/vllm: No space left on device\n", stream=2)
+        container.exits(0)
+
+    daemon.when_started = process
+    check(settings(port))
+    said = capsys.readouterr().out
+    assert "keeping the kernels that the image brings in /root/.cache/vllm" in said
+    assert "not kept: /root/.cache/vllm: No space left on device" in said

@@ -25,6 +25,7 @@ from vllm_spark import __version__
 from vllm_spark.docker_host import preflight
 from vllm_spark.docker_host.wait_for_answer import Answered
 from vllm_spark.errors import GateError
+from vllm_spark.images import Version
 
 # The process that hosts a provider
 
@@ -214,15 +215,16 @@ def preflight_properties(**keys: Any) -> dict[str, Any]:
 def test_a_preflight_that_passed_notes_the_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     known: list[str] = []
 
-    def run(checks: preflight.Preflight) -> str:
+    def run(checks: preflight.Preflight) -> preflight.Passed:
         known.append(checks.accepted)
-        return "the key"
+        return preflight.Passed("the key", Version.parse("0.29.0"))
 
     monkeypatch.setattr(preflight.Preflight, "run", run)
     checks = PreflightProvider()
     created = checks.create(preflight_properties())
     assert created.outs is not None
     assert (created.outs["passed"], created.outs["flagsAccepted"]) == (True, "the key")
+    assert created.outs["vllmVersion"] == "0.29.0"
     checks.update("preflight-1", created.outs, preflight_properties())
     assert known == ["", "the key"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vllm_spark.config.settings import Settings
-from vllm_spark.deployment.repositories import Repository, besides_the_model
+from vllm_spark.deployment.repositories import Repository, besides_the_model, leaking_pin
 
 
 def found(engine: dict[str, Any], **model: str) -> list[Repository]:
@@ -52,3 +52,28 @@ def test_a_tokenizer_of_its_own_is_taken_at_the_models_revision_as_vllm_does() -
     assert found({"tokenizer": "other/tokenizer"}, revision="v1") == [
         Repository("other/tokenizer", "v1", weights=False)
     ]
+
+
+@pytest.mark.parametrize(
+    ("version", "keys", "warned"),
+    [
+        ("0.28.0", {}, True),
+        ("0.29.0", {}, True),
+        ("0.31.0", {}, False),
+        ("0.29.0", {"model": "a/b"}, False),
+        ("0.29.0", {"engine": {}}, False),
+    ],
+)
+def test_a_pinned_revision_that_other_repositories_would_be_asked_for_is_warned_of(
+    version: str, keys: dict[str, Any], warned: bool
+) -> None:
+    config = {
+        "model": {"id": "a/b", "revision": "abc"},
+        "image": {"name": "vllm/vllm-openai:nightly", "vllmVersion": version},
+        "cache": {"volume": "weights"},
+        "engine": {"tokenizer": "c/d"},
+        **keys,
+    }
+    settings = Settings.parse(config, frozenset())
+    found = leaking_pin(settings, settings.image.version)
+    assert ["c/d" in problem.what for problem in found] == ([True] if warned else [])

@@ -11,18 +11,12 @@ from collections.abc import Iterator
 
 from vllm_spark.config.container import Container, Mount
 from vllm_spark.deployment.serving import CACHE_PATH
+from vllm_spark.policy.rules import ROOT_CAPABILITIES, reaches_docker
 from vllm_spark.problems import Problem
 from vllm_spark.redaction import redacted
 
-_SOCKETS = ("docker.sock", "podman.sock", "containerd.sock", "crio.sock")
-_OF_THE_HOST = ("/boot", "/dev", "/etc", "/proc", "/root", "/run", "/sys", "/var", "/var/run")
-"""Folders of the host that hold its passwords, its devices, or the socket of its Docker daemon."""
-
-_AS_ROOT = frozenset(
-    {"ALL", "CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_SYS_PTRACE"}
-    | {"CAP_SYS_RAWIO"}
-)
-"""Capabilities with which a container can leave its confinement (capabilities(7))."""
+_OF_THE_HOST = ("/boot", "/dev", "/etc", "/proc", "/root", "/sys")
+"""Folders of the host that hold its passwords, its devices or its kernel's switches."""
 
 
 def mounts_in_the_way(container: Container) -> list[Problem]:
@@ -71,10 +65,12 @@ def _shared(container: Container) -> Iterator[str]:
 
 
 def _control(container: Container) -> Iterator[str]:
-    yield from (f"capability {name}" for name in container.capabilities.add if name in _AS_ROOT)
+    for name in container.capabilities.add:
+        if name.removeprefix("CAP_") in ROOT_CAPABILITIES:
+            yield f"capability {name}"
     yield from (f"mount {mount.source}" for mount in container.mounts if _is_of_the_host(mount))
 
 
 def _is_of_the_host(mount: Mount) -> bool:
-    path = mount.host_path or ""
-    return path in _OF_THE_HOST or path.endswith(_SOCKETS)
+    path = mount.host_path
+    return path is not None and (path in _OF_THE_HOST or reaches_docker(path))

@@ -14,6 +14,8 @@ from typing import Any, TypeGuard
 
 from vllm_spark.config.settings import Settings
 from vllm_spark.flags.argv import FlagValue
+from vllm_spark.images import Version
+from vllm_spark.problems import Problem
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,28 @@ def besides_the_model(settings: Settings) -> list[Repository]:
         for one in dict.fromkeys(found)
         if one != own and (one.weights or (one.id, one.revision) not in complete)
     ]
+
+
+def leaking_pin(settings: Settings, version: Version | None) -> list[Problem]:
+    """The warning about a release that asks other repositories for the model's pinned revision."""
+    others = [one.id for one in besides_the_model(settings) if one.id != settings.model.id]
+    revision = settings.model.revision
+    if revision is None or version is None or version.numbers[:2] not in _LEAKING or not others:
+        return []
+    return [
+        Problem(
+            "vllm-spark:model.revision",
+            f"vLLM {version} may ask for revision {revision} of other repositories too: "
+            f"{', '.join(others)}. They do not have it, and the start would fail",
+            "take an image with vLLM 0.31.0, or remove the revision: the fetched commit is "
+            "recorded, and a rollback pins it",
+        )
+    ]
+
+
+_LEAKING = ((0, 28), (0, 29))
+"""Releases with the fault: most failed endpoints of one provider (runpod-workers/worker-vllm, pull
+requests 343 and 344; vllm-project/vllm, pull request 56092)."""
 
 
 def _named(flags: Mapping[str, FlagValue], own: Repository) -> Iterator[Repository]:

@@ -15,6 +15,7 @@ from vllm_spark.config.container import Container
 from vllm_spark.config.sections import Cache, Endpoint, Image, Model
 from vllm_spark.config.settings import Settings, as_value
 from vllm_spark.deployment.host_access import mounts_in_the_way, warnings_about
+from vllm_spark.deployment.repositories import leaking_pin
 from vllm_spark.errors import ConfigError
 from vllm_spark.flags.checks import check
 from vllm_spark.flags.engine_flags import EngineFlags
@@ -76,7 +77,7 @@ def review(settings: Settings, *, has_key: bool | None = None) -> Review:
     if misfits and not settings.host.allow_misfit:
         raise ConfigError(misfits)
     doubts = [*checked.warnings, *check_image(settings.image.reference, version)]
-    doubts += warnings_about(settings.container)
+    doubts += [*leaking_pin(settings, version), *warnings_about(settings.container)]
     return Review(plan, (*misfits, *warnings_of(plan), *doubts))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from vllm_spark.config.sections import LONGEST_START
 from vllm_spark.config.settings import Settings
@@ -102,16 +103,35 @@ HARMONY = "harmony"
 COMPILED = "compiled"
 """The folder of the cache that holds compiled kernels, one folder below for each image."""
 
+
+class CompileCache(NamedTuple):
+    """Where a library keeps the kernels that it compiles while the server runs."""
+
+    folder: str
+    """Its folder among ours."""
+    default: str
+    """Its own place, if its variable is not set."""
+    part: str = ""
+    """What it adds to the value of its variable."""
+
+
 COMPILE_CACHES = {
-    "VLLM_CACHE_ROOT": "vllm",
-    "TORCHINDUCTOR_CACHE_DIR": "torchinductor",
-    "TRITON_CACHE_DIR": "triton",
-    "FLASHINFER_WORKSPACE_BASE": "flashinfer",
+    "VLLM_CACHE_ROOT": CompileCache("vllm", "~/.cache/vllm"),
+    "TORCHINDUCTOR_CACHE_DIR": CompileCache("torchinductor", "/tmp/torchinductor_root"),
+    "TRITON_CACHE_DIR": CompileCache("triton", "~/.triton/cache"),
+    "FLASHINFER_WORKSPACE_BASE": CompileCache("flashinfer", "~", ".cache/flashinfer"),
+    "TILELANG_CACHE_DIR": CompileCache("tilelang", "~/.tilelang/cache"),
+    "CUTE_DSL_CACHE_DIR": CompileCache("cute", "/tmp/root/cutlass_python_cache"),
+    "TORCH_EXTENSIONS_DIR": CompileCache("torch-extensions", "~/.cache/torch_extensions"),
+    "TVM_FFI_CACHE_DIR": CompileCache("tvm-ffi", "~/.cache/tvm-ffi"),
+    "B12X_COMPILE_CACHE_DIR": CompileCache("b12x", "~/.cache/b12x/compile"),
 }
-"""Variables for the locations of compiled kernels, each with its folder.
+"""Variables for the locations of compiled kernels.
 
 A first start on an H200 took 291 s and the next one 74 s; VLLM_CACHE_ROOT (torch.compile and
-DeepGEMM) saved nearly all of it."""
+DeepGEMM) saved nearly all of it. Names and defaults are those of vLLM 0.32.0, torch 2.13.0,
+triton 3.7.1, tilelang 0.1.15 (env.py), nvidia-cutlass-dsl 4.8.1 (cache_helpers.py), apache-tvm-ffi
+0.1.15 (cpp/extension.py) and b12x 1.5.1 (_lib/compiler.py)."""
 
 
 def compiled_by(image: str, image_id: str) -> str:
@@ -127,4 +147,8 @@ def compile_caches(settings: Settings, image_id: str) -> dict[str, str]:
     """The variables that keep compiled kernels in the cache, in a separate folder per image."""
     place = f"{CACHE_PATH}/{COMPILED}/{compiled_by(settings.image.name, image_id)}"
     told = settings.container.environment
-    return {name: f"{place}/{part}" for name, part in COMPILE_CACHES.items() if name not in told}
+    return {
+        name: f"{place}/{cache.folder}"
+        for name, cache in COMPILE_CACHES.items()
+        if name not in told
+    }

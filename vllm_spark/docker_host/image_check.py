@@ -1,4 +1,7 @@
-"""Checks in the image itself, without serving: does its vLLM accept the flags, is a GPU visible?"""
+"""Checks in the image itself, without serving: does its vLLM accept the flags, is a GPU visible?
+
+The same container says which release of vLLM the image holds, and which kernels it brings.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,17 @@ from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.gpu_access import GpuOffer
 from vllm_spark.deployment.gpus import GPU_QUERY, Gpu, read_gpus
 from vllm_spark.deployment.host_memory import on_cpu
-from vllm_spark.deployment.serving import CACHE_PATH, server_arguments
+from vllm_spark.deployment.serving import (
+    CACHE_PATH,
+    COMPILE_CACHES,
+    compile_caches,
+    server_arguments,
+)
 from vllm_spark.deployment.tenants import CHECK_LABEL
 from vllm_spark.diagnosis.verdict import diagnose
 from vllm_spark.docker_host.connection import UNANSWERED, connect
 from vllm_spark.docker_host.one_shot import OneShot
+from vllm_spark.images import Version
 from vllm_spark.in_image import script
 from vllm_spark.problems import Problem
 
@@ -47,6 +56,10 @@ class ImageAnswer:
     """The GPUs that a container of the image sees; empty if nvidia-smi does not report them."""
     holders: frozenset[int] | None = None
     """The processes of the host that use a GPU; None if that is not known."""
+    version: Version | None = None
+    """The release of vLLM in the image; None if the image does not tell."""
+    prebuilt: tuple[tuple[str, str], ...] = ()
+    """Compiled kernels that the image brings, and where to keep them."""
 
 
 _OF_THE_HOST = ("devices", "mounts", "securityOptions", "capabilities")
@@ -63,21 +76,28 @@ def flags_key(settings: Settings, image_id: str) -> str:
 
 
 def ask_image(
-    settings: Settings, interrupted: threading.Event, *, about_flags: bool
+    settings: Settings, interrupted: threading.Event, *, about_flags: bool, image_id: str = ""
 ) -> ImageAnswer:
     """Check the flags, and the GPU if one is configured and the image can use it.
 
-    Interrupted as soon as `interrupted` is set; the container is always removed.
+    `image_id` selects the place of the image's kernels in the cache; without it, nobody asks for
+    kernels that the image brings. Interrupted as soon as `interrupted` is set; the container is
+    always removed.
     """
     about_gpu = not on_cpu(settings)
-    if not about_gpu and not about_flags:
+    known = settings.image.version is not None
+    if not about_gpu and not about_flags and known:
         return ImageAnswer()
-    argv = [settings.model.id, *server_arguments(settings)] if about_flags else None
-    question = json.dumps({"gpus": about_gpu, "query": GPU_QUERY, "argv": argv})
+    question = {
+        "gpus": about_gpu,
+        "query": GPU_QUERY,
+        "argv": [settings.model.id, *server_arguments(settings)] if about_flags else None,
+        "caches": _places(settings, image_id),
+    }
     shot = OneShot(
         image=settings.image.name,
         program=SCRIPT,
-        arguments=[question],
+        arguments=[json.dumps(question)],
         labels={CHECK_LABEL: "yes"},
         environment={**settings.container.environment, "HF_HUB_OFFLINE": "1"},
         # Some flags name files in the cache. The check writes nothing and needs no network.
@@ -109,7 +129,48 @@ def ask_image(
         unknown if answer["flags"] == "unknown" else "",
         tuple(read_gpus(answer["gpus"] or ())),
         None if holders is None else frozenset(holders),
+        release(answer["version"]),
+        tuple((source, target) for source, target in answer["prebuilt"]),
     )
+
+
+def release(text: str | None) -> Version | None:
+    """vLLM's version of itself. A build without git history calls itself 0.1.dev1: not known."""
+    if text is None or text.startswith("0.1.dev"):
+        return None
+    try:
+        return Version.parse(text)
+    except ValueError:
+        return None
+
+
+def _places(settings: Settings, image_id: str) -> list[tuple[str, str, str, str]]:
+    """Each variable of a compile cache, the library's own place, the part below it, and ours."""
+    if not image_id:
+        return []
+    return [
+        (name, COMPILE_CACHES[name].default, COMPILE_CACHES[name].part, ours)
+        for name, ours in compile_caches(settings, image_id).items()
+    ]
+
+
+def keep_prebuilt(
+    settings: Settings, answer: ImageAnswer, interrupted: threading.Event
+) -> list[str]:
+    """Copy the kernels that the image brings into the cache; returns what could not be copied.
+
+    Raises docker-py's exceptions and TimeoutError.
+    """
+    said: list[str] = []
+    shot = OneShot(
+        image=settings.image.name,
+        program=script("seed_caches"),
+        arguments=[json.dumps(answer.prebuilt)],
+        labels={CHECK_LABEL: "yes"},
+        volumes=[(settings.cache.source, CACHE_PATH, "rw")],
+    )
+    shot.run(connect(), interrupted, limit_seconds=PATIENCE_SECONDS, report=said.append)
+    return said
 
 
 def _host_access(container: Container) -> dict[str, Any]:

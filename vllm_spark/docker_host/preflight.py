@@ -22,15 +22,30 @@ from vllm_spark.deployment.host_memory import (
     memory_needed,
     shortage,
 )
+from vllm_spark.deployment.repositories import leaking_pin
 from vllm_spark.deployment.review import misfits_of
 from vllm_spark.deployment.tenants import Identity, Tenant, foreign, in_the_way
-from vllm_spark.docker_host.connection import docker_errors
+from vllm_spark.docker_host.connection import UNANSWERED, docker_errors
 from vllm_spark.docker_host.host import DockerHost
-from vllm_spark.docker_host.image_check import ask_image, flags_key
+from vllm_spark.docker_host.image_check import ImageAnswer, ask_image, flags_key, keep_prebuilt
 from vllm_spark.errors import PreflightError
+from vllm_spark.flags.checks import check
+from vllm_spark.images import Version
 from vllm_spark.problems import Problem, Unmodelled, listing
 
 TAKEOVER_STOP_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What is known after all checks have passed.
+
+    `accepted` is the key of the accepted flags, "" if they were not checked. `version` is the
+    release of vLLM that the image names; None if it does not, or was not asked.
+    """
+
+    accepted: str
+    version: Version | None
 
 
 @dataclass(frozen=True)
@@ -48,15 +63,12 @@ class Preflight:
     accepted: str
     interrupted: threading.Event
 
-    def run(self) -> str:
-        """Run all checks; returns the key of the accepted flags, "" if they were not checked.
-
-        PreflightError lists every problem. DockerError if the daemon does not answer.
-        """
+    def run(self) -> Passed:
+        """Run all checks. PreflightError lists every problem; DockerError if nobody answers."""
         with docker_errors():
             return self._run()
 
-    def _run(self) -> str:
+    def _run(self) -> Passed:
         settings, identity = self.settings, self.identity
         host = DockerHost(self.name, settings.image.name)
         ours = host.ours
@@ -66,7 +78,10 @@ class Preflight:
         about_flags = self.accepted != key and (serves or settings.gpu.takeover)
         if about_flags:
             self._say("asking the image's own vLLM about the flags")
-        answer = ask_image(settings, self.interrupted, about_flags=about_flags)
+        answer = ask_image(
+            settings, self.interrupted, about_flags=about_flags, image_id=self.image_id
+        )
+        told = self._about_release(answer.version)
         tenants = host.tenants(settings, identity, answer.gpus, answer.holders)
         stopped = tenants if settings.gpu.takeover else []
         problems = [] if settings.gpu.takeover else in_the_way(tenants)
@@ -77,7 +92,7 @@ class Preflight:
         # At the review of the stack, the cache may not have had the model's shape yet.
         problems += misfits_of(settings)
         problems += self._memory_problems(host, stopped, answer.gpus)
-        problems += answer.problems
+        problems += [*answer.problems, *told]
         if problems:
             untouched = f"; {self.name}, which runs, is left untouched" if serves else ""
             raise PreflightError(
@@ -85,11 +100,44 @@ class Preflight:
             )
         if answer.unknown:
             self._say(f"flags not checked: {answer.unknown}")
+        self._keep_prebuilt(answer)
         self._take_over(host, stopped)
         if ours is not None and ours["State"]["Paused"]:
             self._say("it was paused; unpausing it")
             host.client.api.unpause(self.name)
-        return "" if answer.unknown else key
+        return Passed("" if answer.unknown else key, answer.version)
+
+    def _about_release(self, found: Version | None) -> list[Problem]:
+        """Problems of the flags, by the release that the image names, if nothing else told it.
+
+        `image.vllmVersion` and the tag are believed first: a preview has judged by them.
+        """
+        told = self.settings.image.version
+        if found is None or found == told:
+            return []
+        if told is not None:
+            self._say(
+                f"warning: the image holds vLLM {found}, not {told} as its tag or config says\n"
+                f"  fix: pulumi config set --path vllm-spark:image.vllmVersion {found}"
+            )
+            return []
+        self._say(f"the image holds vLLM {found}")
+        for doubt in leaking_pin(self.settings, found):
+            self._say(f"warning: {doubt}")
+        return check(self.settings.engine, version=found).errors
+
+    def _keep_prebuilt(self, answer: ImageAnswer) -> None:
+        """Keep the kernels that the image brings. Without them, the server compiles its own."""
+        if not answer.prebuilt:
+            return
+        places = ", ".join(source for source, _ in answer.prebuilt)
+        self._say(f"keeping the kernels that the image brings in {places}")
+        try:
+            lost = keep_prebuilt(self.settings, answer, self.interrupted)
+        except (*UNANSWERED, TimeoutError) as error:
+            lost = [str(error)]
+        for line in lost:
+            self._say(f"not kept: {line}")
 
     def _memory_problems(
         self, host: DockerHost, stopped: list[Tenant], gpus: Sequence[Gpu]

@@ -1,6 +1,7 @@
 """Checks an image without starting a server: does its vLLM accept the flags, does it see a GPU?
 
-    python3 -c "$(cat check_start.py)" '{"gpus": true, "argv": ["MODEL", "--flag", "value"]}'
+    python3 -c "$(cat check_start.py)" \\
+        '{"gpus": true, "argv": ["MODEL", "--flag", "value"], "caches": []}'
 
 vLLM refuses a flag 10 to 20 seconds into a start, when the old server is gone. This script runs the
 image's own command line (`vllm serve ...`) without the serving part, so parser and checks are those
@@ -10,6 +11,9 @@ The answer is the last line of standard output, a JSON object. `flags` is "accep
 "unknown" if this vLLM could not be asked; `said` is its output. `gpus` lists the visible GPUs, in
 nvidia-smi's CSV or by their device files, null if they were not checked. `holders` are the
 processes that use them, null if nvidia-smi does not report them. `trouble` is nvidia-smi's error.
+`version` is the release of vLLM, null if it is not installed as a package. `prebuilt` are the
+compiled kernels that the image brings, as [source, target], where the cache has none yet; `caches`
+asks for them, each as [variable, default of its library, part below that, our place for it].
 The script imports only the standard library before vLLM itself.
 """
 
@@ -18,9 +22,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import traceback
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +41,31 @@ def main() -> None:
     """Answer the question in the first argument."""
     question = json.loads(sys.argv[1])
     answer: dict[str, Any] = {"flags": None, "said": "", "gpus": None, "holders": None}
+    answer["version"] = release()
+    answer["prebuilt"] = [pair for cache in question["caches"] if (pair := prebuilt(*cache))]
     if question["gpus"]:
         answer["gpus"], answer["trouble"] = visible_gpus(question["query"])
         answer["holders"] = holders()
     if question["argv"] is not None:
         answer["flags"], answer["said"] = asked(question["argv"])
     print("\n" + json.dumps(answer), flush=True)
+
+
+def release() -> str | None:
+    """The release of vLLM, without importing it."""
+    try:
+        return metadata.version("vllm")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def prebuilt(variable: str, default: str, part: str, ours: str) -> tuple[str, str] | None:
+    """Source and target of kernels to keep; None if the image has none, or our place has some."""
+    source = Path(os.environ.get(variable) or default).expanduser() / part
+    target = Path(ours) / part
+    if target.exists() or not source.is_dir() or not any(source.iterdir()):
+        return None
+    return str(source), str(target)
 
 
 def visible_gpus(query: str) -> tuple[list[str], str]:

@@ -101,10 +101,11 @@ def _unconfined(container: DeclaredContainer, _: Options) -> list[str]:
 
 
 def _docker_socket(container: DeclaredContainer, _: Options) -> list[str]:
-    return [f"it mounts {path}" for path in container.host_paths if _reaches_docker(path)]
+    return [f"it mounts {path}" for path in container.host_paths if reaches_docker(path)]
 
 
-def _reaches_docker(path: str) -> bool:
+def reaches_docker(path: str) -> bool:
+    """Whether a mount of this path of the host holds the socket of its container daemon."""
     place = PurePosixPath(normpath(path))
     # Of a daemon without root: /run/user/1000/docker.sock.
     return place.name in {PurePosixPath(socket).name for socket in _SOCKETS} or any(
