@@ -22,7 +22,6 @@ pulumi.export("containerName", server.container_name)
 pulumi.export("image", settings.image.name)
 pulumi.export("imageDigest", server.image_digest)
 pulumi.export("vllmVersion", server.vllm_version)
-pulumi.export("engine", dict(settings.engine))
 pulumi.export("container", settings.container.chosen)
 pulumi.export("memoryPlan", server.memory_plan)
 if server.memory_actual is not None:

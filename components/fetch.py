@@ -7,15 +7,13 @@ Also, an interrupted command leaves its container downloading.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
-from components.provider import Provider, interrupted
+from components.provider import RECORD, Provider, fingerprint, interrupted
 from vllm_spark.deployment.repositories import Repository
 from vllm_spark.deployment.tenants import Identity
 from vllm_spark.docker_host.fetch import Fetch as Fetching
@@ -26,7 +24,7 @@ class FetchProvider(Provider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Fetch. An error leaves no resource behind, so the next up goes on."""
-        return CreateResult(id_=props["repository"]["id"], outs=_fetched(props))
+        return CreateResult(id_=props[RECORD]["repository"]["id"], outs=_fetched(props))
 
     def update(self, _id: str, _olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
         """Fetch again: the repository, its source or its destination has changed."""
@@ -42,12 +40,13 @@ class FetchProvider(Provider):
 
 
 def _of(props: dict[str, Any]) -> Fetching:
+    record = props[RECORD]
     return Fetching(
-        identity=Identity(**props["identity"]),
-        image=props["image"],
-        cache=props["cache"],
-        repository=Repository(**props["repository"]),
-        environment={**props["environment"], **(props.get("secrets") or {})},
+        identity=Identity(**record["identity"]),
+        image=record["image"],
+        cache=record["cache"],
+        repository=Repository(**record["repository"]),
+        environment={**record["environment"], **(props.get("secrets") or {})},
     )
 
 
@@ -76,18 +75,19 @@ class Fetch(pulumi.dynamic.Resource, module="spark", name="Fetch"):
         secrets: Mapping[str, pulumi.Input[str]],
         opts: pulumi.ResourceOptions,
     ) -> None:
-        told = json.dumps([cache, vars(repository), dict(environment)], sort_keys=True)
-        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:12]
+        self.fingerprint = fingerprint([cache, vars(repository), dict(environment)])
         super().__init__(
             FetchProvider(),
             resource_name,
             {
-                "identity": identity,
-                "image": image,
-                "cache": cache,
-                "repository": vars(repository),
-                "environment": dict(environment),
-                "secrets": dict(secrets),
+                RECORD: {
+                    "identity": identity,
+                    "image": image,
+                    "cache": cache,
+                    "repository": vars(repository),
+                    "environment": dict(environment),
+                },
+                "secrets": dict(secrets) or None,
                 "what": self.fingerprint,
                 "commit": None,
             },

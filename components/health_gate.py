@@ -13,7 +13,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
 
-from components.provider import Provider, interrupted
+from components.provider import RECORD, Provider, fingerprint_of, interrupted
 from vllm_spark.config.sections import Health
 from vllm_spark.docker_host.container_watch import still_runs
 from vllm_spark.docker_host.wait_for_answer import wait_for_answer
@@ -36,24 +36,24 @@ class HealthGateProvider(Provider):
 
         Changed time limits do not count: they make no difference to a server that has answered.
         """
-        asked = [key for key in news if not key.startswith("__") and not key.endswith("Seconds")]
-        changed = any(olds.get(key) != news[key] for key in asked)
+        changed = any(olds.get(key) != news.get(key) for key in ("question", "apiKey"))
         return DiffResult(changes=changed or not olds.get("healthy"))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """On refresh: is the start that answered still the one that runs?"""
-        healthy = still_runs(props["containerId"], props.get("startedAt"))
+        healthy = still_runs(props[RECORD]["containerId"], props.get("startedAt"))
         return ReadResult(id_, {**props, "healthy": healthy})
 
 
 def _answered(props: dict[str, Any]) -> dict[str, Any]:
     """The resource's outputs once the model has answered."""
+    record = props[RECORD]
     answered = wait_for_answer(
-        props["containerName"],
-        props["containerId"],
-        Probe(props["url"], props["model"], props.get("apiKey")),
-        timeout_seconds=float(props["timeoutSeconds"]),
-        stall_seconds=float(props["stallSeconds"]),
+        record["containerName"],
+        record["containerId"],
+        Probe(record["url"], record["model"], props.get("apiKey")),
+        timeout_seconds=float(record["timeoutSeconds"]),
+        stall_seconds=float(record["stallSeconds"]),
         interrupted=interrupted,
     )
     return {
@@ -87,18 +87,24 @@ class HealthGate(pulumi.dynamic.Resource, module="spark", name="HealthGate"):
         health: Health,
         opts: pulumi.ResourceOptions,
     ) -> None:
+        question = {
+            "containerId": container_id,
+            "containerName": container_name,
+            "url": url,
+            "model": model,
+        }
         super().__init__(
             HealthGateProvider(),
             resource_name,
             {
-                "containerId": container_id,
-                "containerName": container_name,
-                "url": url,
-                "model": model,
+                RECORD: {
+                    **question,
+                    # As text: numbers reach the provider as floats.
+                    "timeoutSeconds": str(health.timeout_seconds),
+                    "stallSeconds": str(health.stall_seconds),
+                },
+                "question": fingerprint_of(question),
                 "apiKey": api_key,
-                # As text: numbers reach the provider as floats.
-                "timeoutSeconds": str(health.timeout_seconds),
-                "stallSeconds": str(health.stall_seconds),
                 "healthy": None,
                 "startedAt": None,
                 "readySeconds": None,

@@ -10,8 +10,6 @@ is; it changes only together with the container.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,7 +17,7 @@ from weakref import WeakKeyDictionary
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
-from components.provider import Provider
+from components.provider import Provider, fingerprint
 from vllm_spark import __version__
 
 
@@ -84,12 +82,7 @@ class Release(pulumi.dynamic.Resource, module="spark", name="Release"):
         container: list[pulumi.Input[Any]],
         opts: pulumi.ResourceOptions,
     ) -> None:
-        fingerprint = pulumi.Output.all(*container).apply(_fingerprint)
+        told = pulumi.Output.all(*container).apply(fingerprint)
         super().__init__(
-            ReleaseProvider(), resource_name, {"container": fingerprint, "version": None}, opts
+            ReleaseProvider(), resource_name, {"container": told, "version": None}, opts
         )
-
-
-def _fingerprint(facts: list[Any]) -> str:
-    text = json.dumps(facts, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -16,7 +16,7 @@ from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.health_gate import HealthGate
 from components.model_weights import ModelWeights
-from components.provider import Provider
+from components.provider import RECORD, Provider, fingerprint_of
 from components.vllm_image import VllmImage
 from vllm_spark.config.settings import Settings
 
@@ -34,14 +34,14 @@ class LastGoodProvider(Provider):
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         """Changed if another deployment has answered; never by a server that is stopped."""
-        given = [key for key, value in news.items() if value and not key.startswith("__")]
-        return DiffResult(changes=any(olds.get(key) != news[key] for key in given))
+        now = news.get("deployment")
+        return DiffResult(changes=bool(now) and olds.get("deployment") != now)
 
 
 def _recorded(olds: dict[str, Any], props: dict[str, Any]) -> dict[str, Any]:
     """The outputs. The time is that of the container's first answer; later changes keep it."""
-    container = props.get("containerId")
-    known = container is not None and olds.get("containerId") == container
+    container = (props.get(RECORD) or {}).get("containerId")
+    known = container is not None and (olds.get(RECORD) or {}).get("containerId") == container
     now = datetime.now(UTC).isoformat(timespec="seconds") if container else None
     return {**props, "answeredAt": olds["answeredAt"] if known else now}
 
@@ -64,19 +64,10 @@ class LastGood(pulumi.dynamic.Resource, module="spark", name="LastGood"):
         weights: ModelWeights | None,
         opts: pulumi.ResourceOptions,
     ) -> None:
-        recorded: dict[str, Any] = dict.fromkeys(
-            (
-                "settings",
-                "imageId",
-                "imageDigest",
-                "commit",
-                "fetched",
-                "containerId",
-                "readySeconds",
-            )
-        )
+        record: dict[str, Any] | None = None
         if gate is not None and weights is not None:
-            recorded = {
+            record = {
+                "server": server,
                 "settings": settings.declared(),
                 "imageId": image.pulled.image_id,
                 "imageDigest": image.pulled.repo_digest,
@@ -88,7 +79,11 @@ class LastGood(pulumi.dynamic.Resource, module="spark", name="LastGood"):
         super().__init__(
             LastGoodProvider(),
             resource_name,
-            {"server": server, **recorded, "answeredAt": None},
+            {
+                RECORD: record,
+                "deployment": fingerprint_of(record) if record is not None else None,
+                "answeredAt": None,
+            },
             pulumi.ResourceOptions.merge(
                 opts, pulumi.ResourceOptions(depends_on=[gate] if gate is not None else [])
             ),

@@ -18,7 +18,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
 
-from components.provider import Provider, interrupted
+from components.provider import RECORD, Provider, fingerprint_of, interrupted
 from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.tenants import Identity
 from vllm_spark.docker_host.drift import as_declared
@@ -41,32 +41,28 @@ class PreflightProvider(Provider):
 
         The gate's time limits do not count.
         """
-        asked = [key for key in news if not key.startswith("__") and key != "settings"]
-        changed = any(olds.get(key) != news[key] for key in asked)
-        declared = _but_for_the_gate(olds.get("settings")) != _but_for_the_gate(news["settings"])
-        return DiffResult(changes=changed or declared or not olds.get("passed"))
+        changed = olds.get("declaration") != news["declaration"]
+        return DiffResult(changes=changed or not olds.get("passed"))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """On refresh: is the container that passed still there, running, and as declared?"""
-        declared = Settings.from_declared(props["settings"])
-        passed = as_declared(props["containerName"], declared, props["variables"])
+        record = props[RECORD]
+        declared = Settings.from_declared(record["settings"])
+        passed = as_declared(record["containerName"], declared, record["variables"])
         return ReadResult(id_, {**props, "passed": passed})
 
 
-def _but_for_the_gate(settings: dict[str, Any] | None) -> dict[str, Any]:
-    return {key: value for key, value in (settings or {}).items() if key != "health"}
-
-
 def _checked(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    settings = Settings.from_declared(props["settings"])
+    record = props[RECORD]
+    settings = Settings.from_declared(record["settings"])
     if settings.state == "stopped":
         known = {key: before.get(key) for key in ("flagsAccepted", "vllmVersion")}
         return {**props, "passed": True, **known}
     checks = Checks(
-        name=props["containerName"],
-        identity=Identity(**props["identity"]),
+        name=record["containerName"],
+        identity=Identity(**record["identity"]),
         settings=settings,
-        image_id=props["imageId"],
+        image_id=record["imageId"],
         accepted=before.get("flagsAccepted") or "",
         interrupted=interrupted,
     )
@@ -102,16 +98,22 @@ class Preflight(pulumi.dynamic.Resource, module="spark", name="Preflight"):
         image_id: pulumi.Input[str],
         opts: pulumi.ResourceOptions,
     ) -> None:
+        declared = settings.declared()
+        record = {
+            "server": server,
+            "containerName": container_name,
+            "identity": identity,
+            "imageId": image_id,
+            "settings": declared,
+            "variables": sorted(variables),
+        }
+        but_for_the_gate = {key: declared[key] for key in declared if key != "health"}
         super().__init__(
             PreflightProvider(),
             resource_name,
             {
-                "server": server,
-                "containerName": container_name,
-                "identity": identity,
-                "imageId": image_id,
-                "settings": settings.declared(),
-                "variables": sorted(variables),
+                RECORD: record,
+                "declaration": fingerprint_of({**record, "settings": but_for_the_gate}),
                 "passed": None,
                 "flagsAccepted": None,
                 "vllmVersion": None,

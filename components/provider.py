@@ -18,14 +18,18 @@ when a newer SDK breaks it (tests/e2e/test_gate_protocol.py):
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import json
 import os
 import signal
 import socket
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
+import pulumi
 from pulumi.dynamic import ConfigureRequest, ResourceProvider
 
 from vllm_spark.errors import VllmSparkError
@@ -33,8 +37,25 @@ from vllm_spark.errors import VllmSparkError
 interrupted = threading.Event()
 """Set when this process must end its running operations."""
 
+RECORD = "__record"
+"""The input of a resource that holds what its provider works with, and what later commands read.
+
+Pulumi keeps an input in the state whatever its name, and shows none whose name begins like this. So
+a preview shows a changed flag in the container, and not once more in each resource that knows it.
+"""
+
 ENGINE_LOOK_SECONDS = 1.0
 GRACE_SECONDS = 3.0
+
+
+def fingerprint(value: Any) -> str:
+    """A short text that changes with the value, for a preview and for `diff`."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def fingerprint_of(values: Mapping[str, Any]) -> pulumi.Output[str]:
+    """The fingerprint of values that may be outputs; in a preview unknown if one of them is."""
+    return pulumi.Output.all(**values).apply(fingerprint)
 
 
 class Provider(ResourceProvider):

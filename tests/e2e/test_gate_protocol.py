@@ -14,6 +14,7 @@ import docker
 import grpc  # type: ignore[import-untyped]
 import pytest
 
+from components.provider import RECORD
 from offline.bootstrap.vllm_image import IMAGE
 from tests.e2e.gate_process import GateProcess
 
@@ -47,7 +48,7 @@ def server(
     container.reload()
     published = container.ports.get("8000/tcp")
     port = published[0]["HostPort"] if published else "9"  # none any more if it has ended
-    yield {
+    record = {
         "containerId": container.id,
         "containerName": container.name,
         "url": f"http://127.0.0.1:{port}/v1",
@@ -55,6 +56,7 @@ def server(
         "timeoutSeconds": "60",
         "stallSeconds": "60",
     }
+    yield {RECORD: record, "question": "1"}
     container.remove(force=True)
 
 
@@ -70,15 +72,16 @@ def test_an_answered_gate_is_unchanged_and_another_container_changes_it(
 ) -> None:
     created = provider.create(server)
     assert not provider.changes(created, server)
-    assert provider.changes(created, {**server, "containerId": "another"})
-    assert not provider.changes(created, {**server, "timeoutSeconds": "9"}), "no other question"
+    assert provider.changes(created, {**server, "question": "2"})
+    longer = {**server, RECORD: {**server[RECORD], "timeoutSeconds": "9"}}
+    assert not provider.changes(created, longer), "no other question"
 
 
 def test_a_refresh_of_a_stopped_container_makes_the_next_up_ask_again(
     provider: GateProcess, server: Any, docker_client: docker.DockerClient
 ) -> None:
     created = provider.create(server)
-    docker_client.api.stop(server["containerId"], timeout=0)
+    docker_client.api.stop(server[RECORD]["containerId"], timeout=0)
     state = provider.read(created)
     assert state["healthy"] is False
     assert provider.changes(state, server)
@@ -91,10 +94,10 @@ def test_a_failed_gate_stops_the_container_and_speaks_without_a_traceback(
     with pytest.raises(grpc.RpcError) as failed:
         provider.create(server)
     text = failed.value.details()
-    assert text.startswith(f"{server['containerName']} does not serve\n  cause:")
+    assert text.startswith(f"{server[RECORD]['containerName']} does not serve\n  cause:")
     assert "fix:" in text
     assert "Traceback" not in text
-    state = docker_client.api.inspect_container(server["containerId"])["State"]
+    state = docker_client.api.inspect_container(server[RECORD]["containerId"])["State"]
     assert not state["Running"], "a container that keeps restarting would keep the memory"
     assert not state["Restarting"]
 

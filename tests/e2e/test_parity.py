@@ -132,14 +132,14 @@ def fields(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def by_flag(command: Sequence[str]) -> dict[str, str]:
-    """The words after each flag; those before the first one under `program`."""
+    """The value of each flag, given with or without `=`; the words before under `program`."""
     told: dict[str, list[str]] = {}
     flag = "program"
     for word in command:
         if word.startswith("-"):
-            flag = word
+            flag, equals, value = word.partition("=")
             assert flag not in told, f"{flag} is given twice"
-            told[flag] = []
+            told[flag] = [value] if equals else []
         else:
             told.setdefault(flag, []).append(word)
     return {flag: " ".join(words) for flag, words in told.items()}

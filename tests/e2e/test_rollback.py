@@ -147,7 +147,7 @@ def test_going_back_ends_when_the_last_good_deployment_answers(
     _, rollback = went_back
     assert rollback.code == 0, rollback.output
     assert answers(project)
-    assert "--max-num-seqs 4" in command_line(docker_client, project)
+    assert "--max-num-seqs=4" in command_line(docker_client, project)
     assert "--revision" not in command_line(docker_client, project), "the same without saying so"
 
 
@@ -215,7 +215,7 @@ def test_a_deployment_told_to_go_back_by_itself_fails_and_the_newest_good_one_se
     told = [line for line in reverted.output.splitlines() if not line.startswith("make:")]
     assert any("What serves now is the last good one" in line for line in told[-1:]), told[-5:]
     assert answers(project)
-    assert "--max-num-seqs 16" in command_line(docker_client, project)
+    assert "--max-num-seqs=16" in command_line(docker_client, project)
     assert "--revision" in command_line(docker_client, project), (
         "fetched again, it has to be the same"
     )

@@ -7,15 +7,22 @@ from typing import Any
 from pulumi.runtime.rpc import unwrap_rpc_secret
 
 from components.last_good import LastGoodProvider
+from components.provider import RECORD
 from tests.stack.conftest import Deploy
 from vllm_spark.deployment.last_good import RESOURCE
 
-RECORDED: dict[str, Any] = {"server": "vllm", "settings": {}, "containerId": "1", "commit": "a"}
+
+def properties(container: str) -> dict[str, Any]:
+    record = {"server": "vllm", "settings": {}, "containerId": container, "commit": "a"}
+    return {RECORD: record, "deployment": f"of {container}"}
+
+
+RECORDED = properties("1")
 
 
 def test_the_record_holds_the_whole_config_and_no_secret(deploy: Deploy) -> None:
     secrets = {"apiKey": "key-of-ours", "huggingFaceToken": "hf_token"}
-    record = deploy("spark", secrets=secrets, health={"stallSeconds": 60}).inputs(RESOURCE)
+    record = deploy("spark", secrets=secrets, health={"stallSeconds": 60}).inputs(RESOURCE)[RECORD]
     settings = record["settings"]
     assert settings["engine"]["max-num-seqs"] == 64
     assert settings["health"] == {"stallSeconds": 60}
@@ -25,7 +32,7 @@ def test_the_record_holds_the_whole_config_and_no_secret(deploy: Deploy) -> None
 
 
 def test_the_record_names_commit_and_container(deploy: Deploy) -> None:
-    record = deploy("spark").inputs(RESOURCE)
+    record = deploy("spark").inputs(RESOURCE)[RECORD]
     assert unwrap_rpc_secret(record["commit"]) == "0123abc"
     assert record["containerId"] == "vllm-container-id"
 
@@ -43,7 +50,7 @@ def test_another_container_changes_the_record_and_its_time() -> None:
     beside = provider.update("last-good", {**first, "answeredAt": "then"}, {**RECORDED})
     assert beside.outs is not None
     assert beside.outs["answeredAt"] == "then", "the same container answered no second time"
-    news = {**RECORDED, "containerId": "2"}
+    news = properties("2")
     assert provider.diff("last-good", first, news).changes
     other = provider.update("last-good", {**first, "answeredAt": "then"}, news).outs
     assert other is not None

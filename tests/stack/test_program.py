@@ -10,6 +10,7 @@ import pulumi
 import pytest
 from pulumi.runtime.rpc import is_rpc_secret, unwrap_rpc_secret
 
+from components.provider import RECORD
 from tests.stack.conftest import Deploy
 from vllm_spark.errors import DockerUnavailable
 
@@ -34,7 +35,7 @@ def test_stack_spark_declares_the_guides_container(deploy: Deploy) -> None:
     assert limits == {"memlock": (-1, -1), "stack": (67108864, 67108864)}
     command = container["command"]
     assert command[:3] == ["vllm", "serve", "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8"]
-    assert command[command.index("--max-num-seqs") + 1] == "64"
+    assert "--max-num-seqs=64" in command
     assert "--enable-prefix-caching" in command
 
 
@@ -113,7 +114,7 @@ def test_what_a_recipe_needs_of_the_host_is_declared_and_shown(deploy: Deploy) -
 def test_the_gate_asks_for_the_name_that_clients_use(deploy: Deploy) -> None:
     model = {"id": "Qwen/Qwen3-32B-FP8", "servedName": "qwen"}
     spark = deploy("spark", model=model, endpoint={"port": 9000})
-    gate = spark.inputs(GATE)
+    gate = spark.inputs(GATE)[RECORD]
     assert gate["model"] == "qwen"
     assert gate["url"] == "http://127.0.0.1:9000/v1"
     assert gate["containerId"] == "vllm-container-id", "the verdict belongs to one container"
@@ -145,9 +146,10 @@ def test_secrets_are_in_the_environment_and_in_no_argument(deploy: Deploy) -> No
 def test_mirrors_and_proxies_reach_the_fetch_and_other_variables_do_not(deploy: Deploy) -> None:
     told = {"HF_ENDPOINT": "http://mirror:8080", "https_proxy": "p:1", "VLLM_LOGGING_LEVEL": "INFO"}
     fetch = deploy("local", container={"environment": told}).inputs(WEIGHTS, "vllm-weights")
-    assert fetch["environment"] == {"HF_ENDPOINT": "http://mirror:8080", "https_proxy": "p:1"}, (
-        "a changed level of logs is no reason to fetch again"
-    )
+    assert fetch[RECORD]["environment"] == {
+        "HF_ENDPOINT": "http://mirror:8080",
+        "https_proxy": "p:1",
+    }, "a changed level of logs is no reason to fetch again"
 
 
 def test_a_new_release_and_another_image_fetch_nothing_again_and_another_place_does(
@@ -206,20 +208,20 @@ def test_every_mistake_in_the_config_is_said_at_once_and_declares_nothing(deploy
 def test_a_server_that_can_drain_is_told_to_and_given_the_time(deploy: Deploy) -> None:
     container = deploy("local").inputs(CONTAINER)
     command = container["command"]
-    assert command[command.index("--shutdown-timeout") + 1] == "30"
+    assert "--shutdown-timeout=30" in command
     assert (container["destroyGraceSeconds"], container["stopTimeout"]) == (40, 40)
 
 
 def test_a_server_that_cannot_drain_is_not_waited_for(deploy: Deploy) -> None:
     container = deploy("spark").inputs(CONTAINER)
-    assert "--shutdown-timeout" not in container["command"], "vLLM 0.10.1 does not know it"
+    assert "--shutdown-timeout" not in str(container["command"]), "vLLM 0.10.1 does not know it"
     assert (container["destroyGraceSeconds"], container["stopTimeout"]) == (10, 10)
 
 
 def test_a_drain_that_the_stack_sets_is_the_one_that_is_waited_for(deploy: Deploy) -> None:
     engine = {"max-model-len": 2048, "shutdown-timeout": 120}
     container = deploy("local", engine=engine).inputs(CONTAINER)
-    assert container["command"].count("--shutdown-timeout") == 1
+    assert str(container["command"]).count("--shutdown-timeout") == 1
     assert container["destroyGraceSeconds"] == 130
 
 
@@ -269,9 +271,9 @@ def test_an_update_without_docker_ends_before_anything_is_declared(
 def test_repositories_that_flags_name_are_fetched_beforehand(deploy: Deploy) -> None:
     engine = {"tokenizer": "other/tokenizer", "speculative-config": {"model": "a/draft"}}
     local = deploy("local", engine=engine)
-    draft = local.inputs(WEIGHTS, "vllm-weights-a-draft")["repository"]
+    draft = local.inputs(WEIGHTS, "vllm-weights-a-draft")[RECORD]["repository"]
     assert (draft["id"], draft["weights"]) == ("a/draft", True)
-    tokenizer = local.inputs(WEIGHTS, "vllm-weights-other-tokenizer")["repository"]
+    tokenizer = local.inputs(WEIGHTS, "vllm-weights-other-tokenizer")[RECORD]["repository"]
     assert (tokenizer["id"], tokenizer["weights"]) == ("other/tokenizer", False)
 
 

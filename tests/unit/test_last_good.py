@@ -22,7 +22,7 @@ SEALED = {"secure": "v1:abc:def"}
 
 
 def record(**changes: Any) -> dict[str, Any]:
-    outputs = {
+    record = {
         "server": "vllm",
         "settings": DECLARED,
         "imageId": "sha256:1111",
@@ -30,9 +30,10 @@ def record(**changes: Any) -> dict[str, Any]:
         "commit": "0123abc",
         "fetched": "0f0f0f",
         "containerId": "4567",
-        "answeredAt": "2026-11-24T22:21:00+00:00",
+        **changes,
     }
-    return {"type": RESOURCE, "outputs": {**outputs, **changes}}
+    answered = {"__record": record, "answeredAt": "2026-11-24T22:21:00+00:00"}
+    return {"type": RESOURCE, "outputs": answered}
 
 
 def good(**changes: Any) -> LastGoodDeployment:
@@ -42,7 +43,7 @@ def good(**changes: Any) -> LastGoodDeployment:
 
 def test_a_state_without_an_answer_has_no_last_good_deployment() -> None:
     assert LastGoodDeployment.of_state([]) == {}
-    stopped = {"type": RESOURCE, "outputs": {"server": "vllm", "answeredAt": None}}
+    stopped = {"type": RESOURCE, "outputs": {"answeredAt": None}}
     assert LastGoodDeployment.of_state([stopped]) == {}, "the record of one that has never run"
 
 

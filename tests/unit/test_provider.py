@@ -17,6 +17,7 @@ from components import health_gate, provider
 from components.health_gate import HealthGateProvider
 from components.identity import ReleaseProvider, StateIdProvider
 from components.preflight import PreflightProvider
+from components.provider import RECORD
 from tests.e2e.gate_process import GateProcess
 from tests.fake_daemon import Container, FakeDaemon
 from tests.unit.test_docker_drift import add_declared
@@ -149,7 +150,7 @@ def test_over_pulumis_own_protocol_an_error_is_words_alone(daemon: FakeDaemon) -
 
 
 def gate_properties(container_id: str) -> dict[str, Any]:
-    return {
+    record = {
         "containerId": container_id,
         "containerName": "vllm-spark",
         "url": "http://127.0.0.1:9/v1",
@@ -157,6 +158,7 @@ def gate_properties(container_id: str) -> dict[str, Any]:
         "timeoutSeconds": "60",
         "stallSeconds": "60",
     }
+    return {RECORD: record, "question": f"about {container_id}"}
 
 
 def test_an_answer_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,8 +194,10 @@ def test_only_a_question_that_changed_or_an_answer_that_is_no_longer_true_is_ask
     news = gate_properties("4567")
     gate = HealthGateProvider()
     assert not gate.diff("gate-1", olds, news).changes
-    assert not gate.diff("gate-1", olds, {**news, "timeoutSeconds": "5"}).changes
-    assert gate.diff("gate-1", olds, {**news, "containerId": "89"}).changes
+    longer = {**news, RECORD: {**news[RECORD], "timeoutSeconds": "5"}}
+    assert not gate.diff("gate-1", olds, longer).changes
+    assert gate.diff("gate-1", olds, gate_properties("89")).changes
+    assert gate.diff("gate-1", olds, {**news, "apiKey": "another"}).changes
     assert gate.diff("gate-1", {**olds, "healthy": False}, news).changes
 
 
@@ -202,7 +206,7 @@ def test_only_a_question_that_changed_or_an_answer_that_is_no_longer_true_is_ask
 
 def preflight_properties(**keys: Any) -> dict[str, Any]:
     identity = {"project": "p", "stack": "s", "server": "vllm", "state_id": "0123456789ab"}
-    return {
+    record = {
         "server": "vllm",
         "containerName": "vllm-spark",
         "identity": identity,
@@ -210,6 +214,7 @@ def preflight_properties(**keys: Any) -> dict[str, Any]:
         "settings": settings(**keys).declared(),
         "variables": [],
     }
+    return {RECORD: record, "declaration": "1"}
 
 
 def test_a_preflight_that_passed_notes_the_flags(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,14 +241,12 @@ def test_a_server_that_stays_stopped_is_not_checked(daemon: FakeDaemon) -> None:
     assert not daemon.asked
 
 
-def test_what_the_gate_alone_needs_is_not_checked_again() -> None:
+def test_another_declaration_or_one_that_did_not_pass_is_checked() -> None:
     checks = PreflightProvider()
     olds = {**preflight_properties(), "passed": True}
     assert not checks.diff("preflight-1", olds, preflight_properties()).changes
-    longer = preflight_properties(health={"timeoutSeconds": 5})
-    assert not checks.diff("preflight-1", olds, longer).changes
-    elsewhere = preflight_properties(endpoint={"port": 9000})
-    assert checks.diff("preflight-1", olds, elsewhere).changes
+    other = {**preflight_properties(), "declaration": "2"}
+    assert checks.diff("preflight-1", olds, other).changes
     assert checks.diff("preflight-1", {**olds, "passed": False}, preflight_properties()).changes
 
 

@@ -191,7 +191,7 @@ def test_the_server_looks_for_openais_vocabulary_where_the_fetch_has_put_it() ->
 
 def test_a_pinned_revision_reaches_the_server() -> None:
     command = server_command(parse(model={"id": "a/b", "revision": "abc"}))
-    assert command[command.index("--revision") + 1] == "abc"
+    assert "--revision=abc" in command
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("Pulumi.*.yaml")), ids=lambda path: path.name)

@@ -25,13 +25,13 @@ State = dict[str, Any]
 
 
 def resource(declared: Settings, server: str = "vllm", container: str = "vllm-spark") -> State:
-    outputs = {
+    record = {
         "server": server,
         "containerName": container,
         "settings": declared.declared(),
         "variables": [],
     }
-    return {"type": servers.RESOURCE, "outputs": outputs}
+    return {"type": servers.RESOURCE, "outputs": {"__record": record}}
 
 
 @pytest.fixture(autouse=True)

@@ -53,7 +53,7 @@ def markdown(report: Report, most_bytes: int = MOST_BYTES) -> str:
     head += ["| stack | change | container | memory |", "|---|---|---|---|"]
     rows = [_row(stack) for stack in report.stacks]
     details = [_details(stack) for stack in report.stacks]
-    notes = ["", _BASE_CODE[report.base_code]]
+    notes = ["", _BASE_CODE[report.base_code]] if report.base_code else []
     room = most_bytes - _size([*head, *notes, _left_out(len(details))])
     shown_rows = _fitting(rows, room)
     shown = _fitting(details, room - _size(shown_rows)) if len(shown_rows) == len(rows) else []

@@ -143,8 +143,8 @@ class Report(_Part):
     report_schema: Literal[1] = Field(1, alias="schema")
     base: Name
     head: Name
-    base_code: Literal["base", "head"] = "head"
-    """Whose code evaluated the base."""
+    base_code: Literal["base", "head"] | None = None
+    """Whose code evaluated the base; None where no program ran for it."""
     stacks: list[StackChange] = Field(max_length=MOST_STACKS)
 
     @property

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from vllm_spark.config.settings import Settings
+from vllm_spark.config.sections import NAMESPACE
+from vllm_spark.config.settings import SECRETS, Settings
 from vllm_spark.config.stack_file import load_stack_if_ours
 from vllm_spark.deployment.review import plan_of, review
 from vllm_spark.errors import ConfigError
@@ -55,7 +57,7 @@ def is_stack_file(path: str) -> bool:
 def stacks_in(folder: Path, links: Iterable[str]) -> dict[str, StackVersion]:
     """Every stack of the project in `folder`; `links` are symbolic links, which are not there."""
     with models_of(folder):
-        found = [_read(file) for file in folder.glob("Pulumi.*.yaml")]
+        found = [read_stack(file) for file in folder.glob("Pulumi.*.yaml")]
     found += [_linked(link) for link in links if is_stack_file(link)]
     return {stack.name: stack for stack in sorted(found, key=lambda stack: stack.name)}
 
@@ -69,7 +71,7 @@ def _linked(file: str) -> StackVersion:
     return StackVersion(_name(file), refusals=(Problem(file, what, "replace it by a file"),))
 
 
-def _read(file: Path) -> StackVersion:
+def read_stack(file: Path) -> StackVersion:
     """One stack. What is wrong with it is in its refusals."""
     stack = StackVersion(_name(file.name))
     try:
@@ -84,6 +86,26 @@ def _read(file: Path) -> StackVersion:
         return replace(stack, warnings=review(settings).warnings)
     except ConfigError as error:
         return replace(stack, refusals=error.problems)
+
+
+def as_deployed(settings: Settings, now: StackVersion) -> StackVersion:
+    """The version that is up, from its declaration in the state, to be compared with `now`.
+
+    The declaration has no secret in it, so a secret that both have counts as the same.
+    """
+    secret = {f"{NAMESPACE}:{key}" for key in SECRETS if key in settings.declared()}
+    config = {key: value for key, value in now.config.items() if key in secret}
+    deployed = replace(
+        now,
+        content={"config": config},
+        settings=settings,
+        plan=plan_of(settings),
+        warnings=(),
+        refusals=(),
+    )
+    with suppress(ConfigError):  # a release may refuse what an earlier one has deployed
+        return replace(deployed, warnings=review(settings).warnings)
+    return deployed
 
 
 def _loaded(file: Path) -> Mapping[str, Any]:

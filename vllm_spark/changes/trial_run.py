@@ -59,12 +59,7 @@ class TrialState:
             state = self.folder / f"{stack}.json"
             state.write_text(json.dumps(self._deployment(planned)))
             self._pulumi(before, "stack", "import", "--stack", stack, "--file", str(state))
-        return [
-            Step(
-                operation=step["op"], type=type_of(step["urn"]), name=step["urn"].split("::", 3)[3]
-            )
-            for step in self._preview(after, stack)
-        ]
+        return [step_of(step) for step in self._preview(after, stack)]
 
     def _preview(self, folder: Path, stack: str) -> list[dict[str, Any]]:
         self._write_config(folder, stack)
@@ -145,6 +140,12 @@ class TrialState:
         if ended.returncode != 0:
             raise ProgramError(_last_error(ended.stdout, ended.stderr))
         return ended.stdout
+
+
+def step_of(told: Mapping[str, Any]) -> Step:
+    """One step, from what the engine tells of it: operation, type and name, and nothing else."""
+    urn = told["urn"]
+    return Step(operation=told["op"], type=type_of(urn), name=urn.split("::", 3)[3])
 
 
 @contextmanager

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import tempfile
+from pathlib import Path
 
 import click
 
 from vllm_spark.cli.options import stack_option
+from vllm_spark.cli.plan import show_changes
 from vllm_spark.cli.prepare import ensure_parts_of, ensure_pulumi
 from vllm_spark.cli.pulumi_command import UP, run_pulumi, select
 from vllm_spark.cli.rollback import after_failed_up
@@ -36,7 +39,11 @@ def preview(stack: str) -> None:
     """Show what `up` would change; needs neither Docker nor a GPU."""
     load_stack_if_ours(stack_file(stack))
     ensure_pulumi()
-    _run(stack, "preview", "--diff")
+    with tempfile.TemporaryDirectory() as folder:
+        events = Path(folder) / "events"
+        os.environ["PULUMI_DEBUG_COMMANDS"] = "true"  # makes --event-log an option
+        _run(stack, "preview", "--diff", "--event-log", str(events))
+        show_changes(stack, events)
     show_drift(stack)
 
 

@@ -1,7 +1,8 @@
 """`vllm-spark plan --base REF`: what the working tree changes, stack by stack, before a merge.
 
 It needs no Docker daemon, no plugin, no secret and no state. Its exit codes are made for a gate, so
-that a mistake in the command never looks like a change.
+that a mistake in the command never looks like a change. A preview ends with the same report, of
+what differs from the last `up`.
 """
 
 from __future__ import annotations
@@ -9,16 +10,24 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
-from vllm_spark.changes.downtime import Records
+from vllm_spark.changes.comparison import compare
+from vllm_spark.changes.downtime import Records, downtime
 from vllm_spark.changes.markdown import markdown
 from vllm_spark.changes.plan import report_of
+from vllm_spark.changes.report import Report, Step
+from vllm_spark.changes.stack_version import as_deployed, read_stack
+from vllm_spark.changes.trial_run import step_of
 from vllm_spark.cli.options import json_option
 from vllm_spark.cli.prepare import ensure_pulumi_cli
 from vllm_spark.cli.pulumi_command import read_state
+from vllm_spark.cli.servers import servers_of
+from vllm_spark.config.stack_file import stack_file
 from vllm_spark.deployment.last_good import LastGoodDeployment
 from vllm_spark.errors import SetupError, VllmSparkError
 from vllm_spark.project import ROOT
@@ -67,6 +76,37 @@ def plan(base: str, run_base_code: bool, as_json: bool) -> None:
     raise click.exceptions.Exit(report.exit_code)
 
 
+def show_changes(stack: str, events: Path) -> None:
+    """Print what changes since the last `up`; nothing for a program that has its config elsewhere.
+
+    `events` is the event log of the preview.
+    """
+    now = read_stack(stack_file(stack))
+    servers = servers_of(stack)
+    if now.settings is None or len(servers) > 1:
+        return
+    before = as_deployed(servers[0].settings, now) if servers else None
+    steps = [*_steps(events)]
+    change = compare(before, now)
+    stacks = []
+    if change.changes or any(step.operation != "same" for step in steps):
+        done = downtime(steps, before, now, lambda: {stack: _good(stack)})
+        stacks = [change.model_copy(update={"downtime": done})]
+    report = Report(base="the last up", head=f"Pulumi.{now.name}.yaml", stacks=stacks)
+    click.echo(markdown(report), nl=False)
+
+
+def _steps(events: Path) -> Iterator[Step]:
+    """The steps in an event log of Pulumi's engine, a JSON object a line."""
+    for line in events.read_text().splitlines():
+        if (planned := json.loads(line).get("resourcePreEvent")) is not None:
+            yield step_of(planned["metadata"])
+
+
+def _good(stack: str) -> list[LastGoodDeployment]:
+    return [*LastGoodDeployment.of_state(read_state(stack).get("resources", [])).values()]
+
+
 def _records() -> Records:
     """The last good deployments of all stacks whose state can be read here."""
     if not has_backend():
@@ -76,7 +116,6 @@ def _records() -> Records:
         command = ["pulumi", "stack", "ls", "--json", "--non-interactive"]
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         names = [stack["name"] for stack in json.loads(listed.stdout or "[]")]
-        states = {name: read_state(name).get("resources", []) for name in names}
+        return {name: _good(name) for name in names}
     except (SetupError, ValueError):
         return {}
-    return {name: [*LastGoodDeployment.of_state(states[name]).values()] for name in states}

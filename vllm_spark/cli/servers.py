@@ -32,7 +32,7 @@ def servers_of(stack: str, only: str | None = None) -> list[Server]:
     UsageError for a name that the stack does not have, SetupError if there is no state to read.
     """
     records = [
-        resource["outputs"]
+        resource["outputs"]["__record"]
         for resource in read_state(stack).get("resources", [])
         if resource["type"] == RESOURCE
     ]

@@ -56,7 +56,7 @@ class LastGoodDeployment:
     @classmethod
     def of_state(cls, resources: list[dict[str, Any]]) -> dict[str, Self]:
         """The records among a state's resources, by server; empty if no server ever answered."""
-        records = [one["outputs"] for one in resources if one["type"] == RESOURCE]
+        outputs = [one["outputs"] for one in resources if one["type"] == RESOURCE]
         return {
             record["server"]: cls(
                 server=record["server"],
@@ -66,11 +66,11 @@ class LastGoodDeployment:
                 commit=record["commit"],
                 fetched=record["fetched"],
                 container_id=record["containerId"],
-                answered_at=datetime.fromisoformat(record["answeredAt"]),
+                answered_at=datetime.fromisoformat(output["answeredAt"]),
                 ready_seconds=record.get("readySeconds"),
             )
-            for record in records
-            if record.get("settings")
+            for output in outputs
+            if (record := output.get("__record"))
         }
 
     @property

@@ -35,14 +35,14 @@ def server_arguments(settings: Settings) -> list[str]:
     vLLM looks for weights in `--download-dir` and for the rest of the repository in HF_HUB_CACHE
     (see below); both are the same folder.
     """
-    argv = ["--download-dir", CACHE_PATH]
+    argv = [f"--download-dir={CACHE_PATH}"]
     if settings.model.revision is not None:
-        argv += ["--revision", settings.model.revision]
+        argv.append(f"--revision={settings.model.revision}")
     # Offline, vLLM since 0.10.2 replaces the model's id by a path: pin the name that clients use.
-    argv += ["--served-model-name", settings.served_name]
+    argv.append(f"--served-model-name={settings.served_name}")
     if settings.container.network == "host":
         endpoint = settings.endpoint
-        argv += ["--host", str(endpoint.bind), "--port", str(endpoint.port)]
+        argv += [f"--host={endpoint.bind}", f"--port={endpoint.port}"]
     argv += settings.engine.argv
     return argv + _drained(settings)
 
@@ -78,7 +78,7 @@ def _drained(settings: Settings) -> list[str]:
     told = "shutdown-timeout" in settings.engine
     if told or version is None or not KNOWN["shutdown-timeout"].exists_in(version):
         return []
-    return ["--shutdown-timeout", str(DRAIN_SECONDS)]
+    return [f"--shutdown-timeout={DRAIN_SECONDS}"]
 
 
 def server_environment(settings: Settings) -> dict[str, str]:

@@ -117,8 +117,9 @@ def to_arguments(name: str, value: FlagValue) -> list[str]:
 
 
 def _pair(option: str, text: str) -> list[str]:
-    # argparse reads a text with a leading dash as another option unless it follows `=`.
-    return [f"{option}={text}"] if text.startswith("-") else [option, text]
+    # One argument, so that a preview shows a changed value beside its name. Also, argparse reads a
+    # text with a leading dash as another option unless it follows `=`.
+    return [f"{option}={text}"]
 
 
 def _text(value: FlagValue) -> str:
