@@ -28,7 +28,7 @@ def build_program(
     """
     name = output.name
     if shutil.which("go") is None:
-        ways = [*([instead] if instead else []), "install Go 1.25 or newer"]
+        ways = [*([instead] if instead else []), "install Go 1.26.6 or newer"]
         raise SetupError(f"Go is missing, and {name} is built with it\n  fix: {', or '.join(ways)}")
     flags = ("-ldflags", stamp) if stamp else ()
     command = ("go", "build", *flags, "-o", output, package)

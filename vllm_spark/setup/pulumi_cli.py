@@ -19,7 +19,7 @@ OURS = TOOLS / "pulumi"
 OLDEST = VersionInfo.parse("3.238.0")
 """The first CLI in which a failing resource hook fails the deployment."""
 
-VERSION = VersionInfo.parse("3.259.0")
+VERSION = VersionInfo.parse("3.274.1")
 """The CLI to install: the newest that everything here was tested with."""
 
 
