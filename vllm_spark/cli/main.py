@@ -28,6 +28,7 @@ from vllm_spark.cli.rollback import rollback
 from vllm_spark.cli.status import status
 from vllm_spark.docker_host.connection import docker_errors
 from vllm_spark.errors import VllmSparkError
+from vllm_spark.github.commands import github
 
 
 class _Commands(click.Group):
@@ -69,6 +70,7 @@ for command in (
     model,
     diagnose,
     env,
+    github,
 ):
     main.add_command(command)
 
