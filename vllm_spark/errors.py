@@ -12,6 +12,7 @@
     ├── GateError              the server does not serve
     ├── RollbackError          the last good deployment cannot be deployed again
     ├── ChangesError           two versions of the stacks cannot be compared, or a report be read
+    ├── GitHubError            GitHub did not do what a workflow asked
     └── Interrupted            Ctrl-C, or Pulumi's Cancel
 
 The text of each says what is wrong (key, value, place), why, and the fix: it is what a person
@@ -93,6 +94,12 @@ class RollbackError(VllmSparkError):
 
 class ChangesError(VllmSparkError):
     """Two versions of the stacks cannot be compared, or a report of that cannot be read."""
+
+
+class GitHubError(VllmSparkError):
+    """GitHub did not answer, or refused what a workflow asked for."""
+
+    exit_code = 2
 
 
 class Interrupted(VllmSparkError):

@@ -123,7 +123,7 @@ def test_an_image_may_not_move(image: str, moves: bool) -> None:
         ({"capabilities": {"adds": ["ALL"]}}, "ALL"),
         ({"securityOpts": ["seccomp=unconfined"]}, "seccomp=unconfined"),
         ({"securityOpts": ["apparmor:unconfined"]}, "apparmor:unconfined"),
-        ({"securityOpts": ["label=disable"]}, "label=disable"),
+        ({"securityOpts": ["label=disable"], "ipcMode": "private"}, "label=disable"),
         ({"pidMode": "host"}, "processes"),
         ({"usernsMode": "host"}, "users"),
     ],
@@ -135,11 +135,14 @@ def test_docker_must_confine_the_container(inputs: dict[str, Any], shown: str) -
 
 
 def test_what_rdma_and_a_debugger_do_not_need_is_not_called_unconfined() -> None:
-    confined = {
+    confined: dict[str, Any] = {
         "capabilities": {"adds": ["IPC_LOCK", "SYS_NICE"], "drops": ["ALL"]},
         "securityOpts": ["no-new-privileges", "seccomp=profile.json"],
         "privileged": False,
     }
+    assert broken(server(**confined), variables={}) == {}
+    # What Docker itself adds in the host's IPC namespace.
+    confined |= {"securityOpts": ["no-new-privileges", "label=disable"], "ipcMode": "host"}
     assert broken(server(**confined), variables={}) == {}
 
 

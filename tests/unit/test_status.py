@@ -138,6 +138,34 @@ def test_a_stack_that_is_not_up_is_told(state: State, daemon: FakeDaemon) -> Non
     assert ran.stdout == "stack spark is not up\n  fix: make up STACK=spark\n"
 
 
+def test_with_drift_the_exit_code_tells_whether_what_runs_is_as_declared(
+    server: Container, says: Callable[..., None]
+) -> None:
+    says(NotYet("it still loads"))
+    assert vllm_spark("status").exit_code == 1
+    assert vllm_spark("status", "--drift").exit_code == 0
+    server.inspected["HostConfig"]["IpcMode"] = "private"
+    ran = vllm_spark("status", "--drift", "--json")
+    assert ran.exit_code == 1
+    (told,) = json.loads(ran.stdout)["servers"]
+    assert told["drift"] == ["ipc: runs with private, declared host"]
+
+
+def test_a_container_that_is_gone_has_drifted(daemon: FakeDaemon) -> None:
+    ran = vllm_spark("status", "--drift", "--json")
+    assert ran.exit_code == 1
+    assert json.loads(ran.stdout)["servers"][0]["drift"] == ["container: gone, declared"]
+
+
+def test_drift_of_nothing_deployed_or_without_docker_is_not_known(
+    state: State, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    assert vllm_spark("status", "--drift").exit_code == 2
+    state["resources"].clear()
+    assert vllm_spark("status", "--drift").exit_code == 2
+
+
 def test_a_docker_that_cannot_be_asked_is_neither_yes_nor_no(
     daemon: FakeDaemon, server: Container
 ) -> None:

@@ -30,6 +30,7 @@ from vllm_spark.cli.rollback import rollback
 from vllm_spark.cli.status import status
 from vllm_spark.docker_host.connection import docker_errors
 from vllm_spark.errors import VllmSparkError
+from vllm_spark.github.commands import github
 
 _OWNER = "`sudo chown -R $USER .` if this folder is yours: a `sudo make` leaves files of root"
 _DISK = "free some disk: `df -h . ~ /tmp` shows what is left"
@@ -89,6 +90,7 @@ for command in (
     model,
     diagnose,
     env,
+    github,
 ):
     main.add_command(command)
 

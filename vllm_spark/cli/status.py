@@ -65,11 +65,14 @@ class Status:
 @click.command()
 @stack_option
 @server_option
+@click.option("--drift", "by_drift", is_flag=True, help="Let the exit code tell of drift only.")
 @json_option
-def status(stack: str, server: str | None, as_json: bool) -> None:
+def status(stack: str, server: str | None, by_drift: bool, as_json: bool) -> None:
     """Say whether the stack serves, now, and as declared.
 
-    Exit code 0 if every server answers, 1 if one does not, 2 if that could not be found out.
+    Exit code 0 if every server answers, 1 if one does not, 2 if that could not be found out. With
+    --drift: 0 if every container is as declared, 1 if one is not, 2 if that could not be found out
+    or if nothing is deployed.
     """
     require_pulumi()
     servers = servers_of(stack, server)
@@ -80,7 +83,9 @@ def status(stack: str, server: str | None, as_json: bool) -> None:
         click.echo(f"stack {stack} is not up\n  fix: make up STACK={stack}")
     for one in () if as_json else found:
         click.echo(f"{f'server     {one.server}' + chr(10) if len(found) > 1 else ''}{one}")
-    if not found or any(one.serving != "yes" for one in found):
+    if by_drift and not found:
+        raise click.exceptions.Exit(2)
+    if not found or any(one.drift if by_drift else one.serving != "yes" for one in found):
         raise click.exceptions.Exit(1)
 
 
@@ -108,7 +113,8 @@ def status_of(server: Server, stack: str) -> Status:
         container = client.api.inspect_container(server.container)
     except NotFound:
         gone = f"there is no container {server.container}"
-        return Status(server.name, None, "no", gone, f"make up STACK={stack}")
+        fix = f"make up STACK={stack}"
+        return Status(server.name, None, "no", gone, fix, drift=["container: gone, declared"])
     found = _asked(server, container)
     if found.serving != "yes" and (end := why_it_ended(client, container)) is not None:
         found.last_end = end.cause

@@ -80,6 +80,7 @@ class DeclaredContainer(_Declared):
     privileged: bool | None = None
     publish_all_ports: bool | None = None
     network_mode: str | None = None
+    ipc_mode: str | None = None
     pid_mode: str | None = None
     userns_mode: str | None = None
     variables: Mapping[str, bool] | None = None

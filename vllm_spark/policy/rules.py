@@ -92,7 +92,9 @@ def _unconfined(container: DeclaredContainer, _: Options) -> list[str]:
     names = {name.upper().removeprefix("CAP_") for name in given if name}
     found += [f"it has the capability {name}" for name in sorted(names & ROOT_CAPABILITIES)]
     for option in container.security_opts:
-        if option and re.search(r"[:=](unconfined|disable)$", option):
+        # Docker itself adds this label to a container in the host's IPC namespace.
+        ours = option == "label=disable" and container.ipc_mode == "host"
+        if option and re.search(r"[:=](unconfined|disable)$", option) and not ours:
             found.append(f"it runs with {option}")
     for what, mode in (("processes", container.pid_mode), ("users", container.userns_mode)):
         if mode == "host":
