@@ -12,13 +12,15 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
 
 from docker.errors import APIError
 
 from vllm_spark.deployment.repositories import Repository
 from vllm_spark.deployment.serving import CACHE_PATH
 from vllm_spark.deployment.tenants import Identity
-from vllm_spark.docker_host.connection import connect, docker_errors
+from vllm_spark.docker_host.connection import connect, docker_errors, resolve
 from vllm_spark.docker_host.one_shot import OneShot
 from vllm_spark.errors import FetchError
 from vllm_spark.in_image import script
@@ -30,6 +32,25 @@ LIMIT_SECONDS = 12 * 3600.0
 """Enough for 700 GB at 16 MB/s. The script itself gives up earlier if no data arrives."""
 
 _LAST_LINES = 4
+
+
+def proxies() -> dict[str, str]:
+    """The shell's proxies, as variables for a container of a daemon on this machine.
+
+    A proxy that listens on the loopback of this machine is left out: a container has its own.
+    """
+    if not resolve().is_local_socket:
+        return {}
+    return {
+        f"{scheme.upper()}_PROXY": given
+        for scheme, given in getproxies_environment().items()
+        if scheme == "no" or (scheme in ("http", "https", "all") and not _on_loopback(given))
+    }
+
+
+def _on_loopback(proxy: str) -> bool:
+    host = urlsplit(proxy if "://" in proxy else f"//{proxy}").hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 @dataclass(frozen=True)
@@ -60,7 +81,7 @@ class Fetch:
                 program=script("fetch_weights"),
                 arguments=self._arguments,
                 labels={**self.identity.labels, LABEL: self.repository.id},
-                environment={"HF_HUB_CACHE": CACHE_PATH, **self.environment},
+                environment={**proxies(), "HF_HUB_CACHE": CACHE_PATH, **self.environment},
                 volumes=[(self.cache, CACHE_PATH, "rw")],
                 network=True,
             )
