@@ -80,7 +80,7 @@ check: .venv/ready-dev ## the fast checks: ruff, codespell, mypy, layers, unit a
 
 test: check ## everything: what check does, then real Docker, real Pulumi, real vLLM
 	@$(PYTHON) -m offline.bootstrap
-	@.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "(docker or e2e or registry) and not alone"
+	@.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "(docker or e2e or registry) and not alone and not emulated"
 	@.venv/bin/pytest -m alone
 
 bench: .venv/ready ## measure what docs/benchmarks.md tells: NAME=gate-delay; RUNS=n; RECORD=1

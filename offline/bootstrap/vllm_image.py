@@ -36,7 +36,7 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 def ensure_cpu_image() -> None:
     """Pull or build IMAGE on the Docker host. SetupError if neither works."""
     client = connect()
-    if _present(client, IMAGE) and _is_current(client.images.get(IMAGE).attrs):
+    if is_here(client, IMAGE):
         return
     say(f"CPU image: {IMAGE} is not on this host, pulling it")
     try:
@@ -44,6 +44,11 @@ def ensure_cpu_image() -> None:
     except SetupError as error:
         say(f"  {error}\n  building it from PyPI and Debian packages instead")
         build_cpu_image(client, IMAGE, architecture=client.version()["Arch"])
+
+
+def is_here(client: docker.DockerClient, name: str) -> bool:
+    """Whether the host has the image, pulled or built from what would be built now."""
+    return _present(client, name) and _is_current(client.images.get(name).attrs)
 
 
 def build_cpu_image(client: docker.DockerClient, name: str, *, architecture: str) -> None:
