@@ -63,7 +63,7 @@ class VllmImage(pulumi.ComponentResource):
             pulumi.log.error(
                 f"{self.name}: fix: see vllm-spark:image.name for a typo; `docker pull` the name "
                 "for the registry's own words; where it wants a login, `pulumi config set "
-                "--secret vllm-spark:registryPassword`"
+                "--secret vllm-spark:registryPassword`; behind a proxy, the daemon needs its own"
             )
         return False
 

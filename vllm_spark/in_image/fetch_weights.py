@@ -101,7 +101,8 @@ def main() -> None:
         hub = "does not answer" if files is None else f"does not give it: {error.__cause__}"
         stop(
             f"{model} is not complete in the cache, and the hub {hub}",
-            "see the network; a mirror (HF_ENDPOINT) or a proxy goes into container.environment",
+            "see the network; a mirror (HF_ENDPOINT) goes into container.environment, and so does "
+            "a proxy (HTTPS_PROXY) other than the shell's",
         )
     except Exception as error:
         # OSError from the disk and the hub; the hub's library for large files raises RuntimeError.
