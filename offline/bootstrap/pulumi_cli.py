@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
 import subprocess
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def build_pulumi_cli() -> None:
         os.chmod(copied, 0o755)  # noqa: PTH101  the module cache is read-only
     wrapper = bin_ / "pulumi-language-python"
     shutil.copyfile(HERE / "language_host" / "pulumi-language-python.sh", wrapper)
-    wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
+    wrapper.chmod(0o755)
     build_program(
         "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
         bin_ / "pulumi",
