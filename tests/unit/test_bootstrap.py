@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import stat
 import subprocess
@@ -96,6 +98,20 @@ def test_state_and_passphrase_stay_in_the_checkout_and_are_made_once(checkout: P
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     environment.exports({"PATH": "/bin"})
     assert file.read_text() == passphrase
+
+
+def test_a_full_disk_leaves_no_empty_passphrase(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(os, "fdopen", full)
+        environment.exports({"PATH": "/bin"})
+    assert not list((checkout / ".state").iterdir())
+    made = environment.exports({"PATH": "/bin"})["PULUMI_CONFIG_PASSPHRASE_FILE"]
+    assert len(Path(made).read_text()) > 30
 
 
 def test_a_backend_a_login_and_a_passphrase_that_are_given_are_left_alone(checkout: Path) -> None:

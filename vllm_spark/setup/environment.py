@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from vllm_spark.project import ROOT, TOOLS
@@ -68,7 +69,14 @@ def _passphrase() -> Path:
     file = STATE / "passphrase"
     if not file.exists():
         STATE.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as output:
-            output.write(secrets.token_urlsafe(32))
+        # On a full disk a file is made and stays empty, and that would be an empty passphrase.
+        whole = STATE / f"passphrase.{os.getpid()}"
+        descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w") as output:
+                output.write(secrets.token_urlsafe(32))
+            with suppress(FileExistsError):  # another command was first
+                file.hardlink_to(whole)
+        finally:
+            whole.unlink()
     return file
