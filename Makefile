@@ -91,9 +91,7 @@ lock: .venv/ready-dev ## resolve the ranges of pyproject.toml anew, into require
 	@$(LOCK) --upgrade --extra policy --constraints requirements.txt pyproject.toml --group dev -o requirements-dev.txt
 
 .venv/ready: requirements.txt
-	@$(INSTALL) $<
-	@touch $@
+	@$(INSTALL) $< $@
 
 .venv/ready-dev: requirements-dev.txt .venv/ready
-	@$(INSTALL) $<
-	@touch $@
+	@$(INSTALL) $< $@

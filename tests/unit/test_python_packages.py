@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,10 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def install() -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, SCRIPT, "requirements.txt"], capture_output=True, text=True, check=False
+        [sys.executable, SCRIPT, "requirements.txt", ".venv/ready"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -50,6 +54,7 @@ def environment(folder: Path, pip: str) -> None:
 
 def test_an_environment_is_made_with_pip_and_used_again(folder: Path) -> None:
     assert install().returncode == 0
+    assert (folder / ".venv" / "ready").exists()
     made = (folder / ".venv" / "pyvenv.cfg").stat().st_mtime_ns
     assert install().returncode == 0
     assert (folder / ".venv" / "pyvenv.cfg").stat().st_mtime_ns == made
@@ -117,10 +122,23 @@ def test_what_pip_prints_is_shown_and_explained(folder: Path, printed: str, fix:
     assert "Traceback" not in ran.stderr
 
 
+def test_an_environment_of_another_user_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    environment(folder, "exit 0")
+    monkeypatch.setattr(Path, "touch", refused)
+    with pytest.raises(SystemExit, match=r"fix: `sudo chown -R \$USER \.`"):
+        python_packages.main("requirements.txt", ".venv/ready")
+    assert "Permission denied: '.venv/ready'" in capsys.readouterr().err
+
+
 def test_a_python_that_is_too_old_can_read_the_program_and_is_told_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ast.parse(SCRIPT.read_text(), feature_version=(3, 8))
     monkeypatch.setattr(python_packages, "OLDEST", (99, 0))
     with pytest.raises(SystemExit, match=r"(?s)python3 is Python 3\.\d+, and .*fix: "):
-        python_packages.main("requirements.txt")
+        python_packages.main("requirements.txt", ".venv/ready")

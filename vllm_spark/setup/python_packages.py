@@ -1,4 +1,4 @@
-"""Installs requirements into `.venv`: `python3 vllm_spark/setup/python_packages.py FILE`.
+"""Installs requirements into `.venv`: `python3 vllm_spark/setup/python_packages.py FILE STAMP`.
 
 make runs it with the system's Python before anything is installed. So it imports the standard
 library only, and Python 3.8 can read it, to say that it is too old.
@@ -35,8 +35,8 @@ FIXES = (
 """What pip and venv print, and what to do about it."""
 
 
-def main(file: str) -> None:
-    """Install the file; ends with exit code 1 and a fix if that is not possible."""
+def main(file: str, stamp: str) -> None:
+    """Install the file and touch `stamp`; ends with a fix if that is not possible."""
     if sys.version_info < OLDEST:
         raise failed(
             f"python3 is Python {NAME[6:]}, and vllm-spark needs 3.11 or newer",
@@ -46,6 +46,11 @@ def main(file: str) -> None:
     if not has_pip():
         run([*how_to_make(), str(VENV)])
     run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", file])
+    try:
+        Path(stamp).touch()
+    except OSError as error:
+        print(error, file=sys.stderr)
+        raise explained(str(error)) from None
 
 
 def has_pip() -> bool:
@@ -84,8 +89,13 @@ def run(command: Sequence[str]) -> None:
             sys.stderr.flush()
             said += line
     if process.returncode != 0:
-        fixes = (fix for words, fix in FIXES if re.search(words, said))
-        raise failed("the Python packages cannot be installed", next(fixes, "see above"))
+        raise explained(said)
+
+
+def explained(said: str) -> SystemExit:
+    """The end of the program, with the fix for what was printed before."""
+    fixes = (fix for words, fix in FIXES if re.search(words, said))
+    return failed("the Python packages cannot be installed", next(fixes, "see above"))
 
 
 def failed(what: str, fix: str) -> SystemExit:
@@ -95,6 +105,6 @@ def failed(what: str, fix: str) -> SystemExit:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1])
+        main(*sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit(130)
