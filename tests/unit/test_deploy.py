@@ -39,6 +39,11 @@ def pulumi(monkeypatch: pytest.MonkeyPatch, daemon: FakeDaemon) -> Pulumi:
     monkeypatch.setattr(deploy, "load_stack_if_ours", lambda _path: settings())
     monkeypatch.setattr(deploy, "ensure_pulumi", lambda: None)
     monkeypatch.setattr(deploy, "ensure_parts_of", lambda _settings: None)
+    monkeypatch.setattr(
+        deploy,
+        "show_changes",
+        lambda stack, events: print(f"changes of {stack} in {len(events)} events"),
+    )
     monkeypatch.setattr(deploy, "show_drift", lambda stack: print(f"drift of {stack}"))
     monkeypatch.setattr(deploy, "select", lambda _stack: pulumi.selects)
     monkeypatch.setattr(deploy, "run_pulumi", pulumi.run)
@@ -91,10 +96,11 @@ def test_a_stack_that_cannot_be_selected_ends_it(command: str, pulumi: Pulumi) -
     assert not pulumi.ran
 
 
-def test_a_preview_ends_with_the_drift(pulumi: Pulumi) -> None:
+def test_a_preview_ends_with_the_report_and_the_drift(pulumi: Pulumi) -> None:
+    pulumi.ends = Ended(0, events=[{"sequence": 1}])
     ran = vllm_spark("preview", "--stack", "spark")
     assert pulumi.ran == [("preview", "--diff", "spark")]
-    assert ran.stdout == "drift of spark\n"
+    assert ran.stdout == "changes of spark in 1 events\ndrift of spark\n"
 
 
 def test_a_preview_that_fails_ends_with_pulumis_code(pulumi: Pulumi) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -123,6 +124,14 @@ def test_what_the_old_server_gives_back_counts_and_never_beyond_what_the_gpu_has
     beyond = settings(host=DISCRETE, engine={**GUIDE, "gpu-memory-utilization": 1.0})
     smaller = Gpu("0", "GPU-2", "NVIDIA H100", "9.0", total_gib=79.18, free_gib=78.0)
     assert gpu_shortages(beyond, [smaller], {"vllm-spark": 200.0}) == []
+
+
+def test_a_share_that_would_do_is_one_of_the_memory_that_the_driver_counts() -> None:
+    """Seen on an H100: nvidia-smi counts 79.65 GiB, vLLM 79.18; the fix was the value itself."""
+    engine = {**GUIDE, "gpu-memory-utilization": 0.99}
+    gpu = replace(H100, total_gib=79.65, free_gib=46.8)
+    (problem,) = gpu_shortages(settings(host=DISCRETE, engine=engine), [gpu], {"old": 31.7})
+    assert "lower vllm-spark:engine.gpu-memory-utilization to 0.98" in problem.fix
 
 
 def test_memory_that_comes_back_has_a_ceiling() -> None:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import shlex
-import tempfile
-from pathlib import Path
 
 import click
 
 from vllm_spark.cli.options import stack_option
 from vllm_spark.cli.plan import show_changes
 from vllm_spark.cli.prepare import ensure_parts_of, ensure_pulumi
-from vllm_spark.cli.pulumi_command import UP, run_pulumi, select
+from vllm_spark.cli.pulumi_command import UP, Ended, run_pulumi, select
 from vllm_spark.cli.rollback import after_failed_up
 from vllm_spark.cli.status import show_drift
 from vllm_spark.config.sections import Cache
@@ -39,11 +37,7 @@ def preview(stack: str) -> None:
     """Show what `up` would change; needs neither Docker nor a GPU."""
     load_stack_if_ours(stack_file(stack))
     ensure_pulumi()
-    with tempfile.TemporaryDirectory() as folder:
-        events = Path(folder) / "events"
-        os.environ["PULUMI_DEBUG_COMMANDS"] = "true"  # makes --event-log an option
-        _run(stack, "preview", "--diff", "--event-log", str(events))
-        show_changes(stack, events)
+    show_changes(stack, _run(stack, "preview", "--diff").events)
     show_drift(stack)
 
 
@@ -90,10 +84,12 @@ def deploy(stack: str) -> None:
     raise click.exceptions.Exit(ended.code)
 
 
-def _run(stack: str, *arguments: str) -> None:
+def _run(stack: str, *arguments: str) -> Ended:
     _select(stack)
-    if code := run_pulumi(*arguments, stack=stack).code:
-        raise click.exceptions.Exit(code)
+    ended = run_pulumi(*arguments, stack=stack)
+    if ended.code:
+        raise click.exceptions.Exit(ended.code)
+    return ended
 
 
 def _select(stack: str) -> None:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -20,7 +19,7 @@ from vllm_spark.changes.comparison import compare
 from vllm_spark.changes.downtime import Records, downtime
 from vllm_spark.changes.markdown import markdown
 from vllm_spark.changes.plan import report_of
-from vllm_spark.changes.report import Report, Step
+from vllm_spark.changes.report import Report
 from vllm_spark.changes.stack_version import as_deployed, read_stack
 from vllm_spark.changes.trial_run import step_of
 from vllm_spark.cli.options import json_option
@@ -76,17 +75,21 @@ def plan(base: str, run_base_code: bool, as_json: bool) -> None:
     raise click.exceptions.Exit(report.exit_code)
 
 
-def show_changes(stack: str, events: Path) -> None:
+def show_changes(stack: str, events: Iterable[Mapping[str, Any]]) -> None:
     """Print what changes since the last `up`; nothing for a program that has its config elsewhere.
 
-    `events` is the event log of the preview.
+    `events` are those of the preview.
     """
     now = read_stack(stack_file(stack))
     servers = servers_of(stack)
     if now.settings is None or len(servers) > 1:
         return
     before = as_deployed(servers[0].settings, now) if servers else None
-    steps = [*_steps(events)]
+    steps = [
+        step_of(planned["metadata"])
+        for event in events
+        if (planned := event.get("resourcePreEvent")) is not None
+    ]
     change = compare(before, now)
     stacks = []
     if change.changes or any(step.operation != "same" for step in steps):
@@ -94,13 +97,6 @@ def show_changes(stack: str, events: Path) -> None:
         stacks = [change.model_copy(update={"downtime": done})]
     report = Report(base="the last up", head=f"Pulumi.{now.name}.yaml", stacks=stacks)
     click.echo(markdown(report), nl=False)
-
-
-def _steps(events: Path) -> Iterator[Step]:
-    """The steps in an event log of Pulumi's engine, a JSON object a line."""
-    for line in events.read_text().splitlines():
-        if (planned := json.loads(line).get("resourcePreEvent")) is not None:
-            yield step_of(planned["metadata"])
 
 
 def _good(stack: str) -> list[LastGoodDeployment]:

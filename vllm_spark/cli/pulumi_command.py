@@ -15,9 +15,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,19 @@ from vllm_spark.errors import SetupError
 from vllm_spark.project import ROOT
 from vllm_spark.setup.steps import say
 
-UP = ("up", "--yes", "--skip-preview", "--refresh")
+UP = ("up", "--yes", "--skip-preview", "--refresh", "--suppress-outputs")
+"""Without the outputs: after a failure Pulumi would list all of them as removed, below the cause. A
+good `up` ends with an announcement."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run of `pulumi` ended."""
+    """How a run of `pulumi` ended. `events` are those of Pulumi's engine, in order."""
 
     code: int
     interrupted: bool = False
     locked: bool = False
+    events: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
 
 def run_pulumi(*arguments: str, stack: str, config: str | None = None) -> Ended:
@@ -45,20 +48,27 @@ def run_pulumi(*arguments: str, stack: str, config: str | None = None) -> Ended:
     `config` is the text of a config file to use instead of the stack's.
     """
     with _beside(stack, config) as file:
-        events = file.with_name("events")
-        given = ["--stack", stack, "--config-file", str(file), "--event-log", str(events)]
+        log = file.with_name("events")
+        given = ["--stack", stack, "--config-file", str(file), "--event-log", str(log)]
         ended = _run([*arguments, *given], stack)
-        # Seen once: a plugin that ended early, "**failed** 1 error", and exit code 0.
-        if ended.code == 0 and (error := _first_error(events)) is not None:
-            say(f"Pulumi ended with exit code 0 after an error: {error}\n  fix: repeat the command")
-            return replace(ended, code=1)
-        return ended
+        ended = replace(ended, events=[*_events(log)])
+    # Seen once: a plugin that ended early, "**failed** 1 error", and exit code 0.
+    if ended.code == 0 and (error := _first_error(ended.events)) is not None:
+        say(f"Pulumi ended with exit code 0 after an error: {error}\n  fix: repeat the command")
+        return replace(ended, code=1)
+    return ended
 
 
-def _first_error(events: Path) -> str | None:
-    """The first error in Pulumi's log of events; None if it has none."""
-    for line in events.read_text().splitlines() if events.exists() else ():
-        event = json.loads(line)
+def _events(log: Path) -> Iterator[dict[str, Any]]:
+    """The events in a log of Pulumi's engine, a JSON object a line; none if it wrote no log."""
+    for line in log.read_text().splitlines() if log.exists() else ():
+        with suppress(ValueError):  # the last line, if Pulumi was killed
+            yield json.loads(line)
+
+
+def _first_error(events: Iterable[Mapping[str, Any]]) -> str | None:
+    """The message of the first error; None if there is none."""
+    for event in events:
         if (told := event.get("diagnosticEvent") or {}).get("severity") == "error":
             return str(told["message"]).strip()
         if "resOpFailedEvent" in event:

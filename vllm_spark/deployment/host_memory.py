@@ -97,7 +97,8 @@ def shortage(
         f"{memory.total_gib:.1f} are available{_given_back(returned)}"
     )
     stop = "stop what takes it (`docker stats --no-stream`, `ps aux --sort=-rss | head`)"
-    return Problem("memory", what, f"{stop}, or {_smaller(settings, there)}")
+    smaller = _smaller(settings, there, of=settings.host.memory_gib)
+    return Problem("memory", what, f"{stop}, or {smaller}")
 
 
 def gpu_shortages(
@@ -125,7 +126,8 @@ def _gpu_shortage(
         f"the server needs {needed:.1f} GiB; {gpu.free_gib:.1f} of {gpu.total_gib:.1f} are free"
         f"{_given_back(returned)}"
     )
-    fix = f"stop what takes it (`nvidia-smi` names the processes), or {_smaller(settings, there)}"
+    smaller = _smaller(settings, there, of=gpu.total_gib)
+    fix = f"stop what takes it (`nvidia-smi` names the processes), or {smaller}"
     return Problem(f"memory of GPU {gpu.index}", what, fix)
 
 
@@ -177,10 +179,10 @@ def page_cache_in_the_way(settings: Settings, needed: float, memory: Meminfo) ->
     )
 
 
-def _smaller(settings: Settings, gib: float) -> str:
-    """The key to lower, and its value, so that `gib` are enough."""
+def _smaller(settings: Settings, gib: float, *, of: float) -> str:
+    """The key to lower, and its value, so that `gib` of the GPU's memory are enough."""
     if on_cpu(settings):
         return "lower vllm-spark:container.environment.VLLM_CPU_KVCACHE_SPACE"
-    share = math.floor(100 * gib / settings.host.memory_gib) / 100
+    share = math.floor(100 * gib / of) / 100
     key = "vllm-spark:engine.gpu-memory-utilization"
     return f"lower {key} to {share}" if share >= 0.1 else "take a smaller model"
