@@ -285,12 +285,15 @@ def on_the_hosts_network(*flags: str) -> dict[str, Any]:
 def test_a_vllm_on_the_hosts_network_has_the_port_of_its_flags(
     daemon: FakeDaemon, available: SetAvailable, port: int
 ) -> None:
+    daemon.info["MemTotal"] = 64 * GIB  # another machine: the ports of this one do not matter
     daemon.add("other", **on_the_hosts_network("--port", str(port)))
     problem = host().port_problem(Endpoint(port=port), [])
     assert problem is not None
     assert "is held by container other" in problem.what
-    daemon.info["MemTotal"] = 64 * GIB  # the port of this machine is not tried then
     assert host().port_problem(Endpoint(port=port + 1), []) is None
+    other: dict[str, Any] = {"image": "postgres:18", "Entrypoint": [], "Cmd": ["postgres"]}
+    daemon.add("database", host=on_the_hosts_network()["host"], **other)
+    assert host().port_problem(Endpoint(port=8000), []) is None
     daemon.add("without-flags", **on_the_hosts_network())
     assert host().port_problem(Endpoint(port=8000), []) is not None
 

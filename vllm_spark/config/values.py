@@ -154,7 +154,7 @@ _CAPABILITIES = (
 """capabilities(7), without CAP_, and Docker's ALL."""
 
 
-def capability_name(text: str) -> str:
+def _capability_name(text: str) -> str:
     """The full name, such as CAP_IPC_LOCK, or ALL. ValueError if Linux has none of it.
 
     Newer daemons report full names only, and the docker plugin would see another form as a change.
@@ -165,4 +165,4 @@ def capability_name(text: str) -> str:
     return name if name == "ALL" else f"CAP_{name}"
 
 
-Capability = Annotated[str, AfterValidator(capability_name)]
+Capability = Annotated[str, AfterValidator(_capability_name)]

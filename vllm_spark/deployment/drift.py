@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from vllm_spark.config.settings import Settings
-from vllm_spark.config.values import capability_name
 from vllm_spark.deployment.serving import (
     CACHE_PATH,
     SECRET_VARIABLES,
@@ -144,7 +143,7 @@ def _running(
         if option != "label=disable" or f"security option {option}" in declared:
             found[f"security option {option}"] = _SET
     for names, done in (("CapAdd", "added"), ("CapDrop", "dropped")):
-        found |= {f"capability {capability_name(name)}": done for name in host[names] or ()}
+        found |= {f"capability {_full(name)}": done for name in host[names] or ()}
     for device in host["Devices"] or ():
         how = f"{device['PathOnHost']}:{device['CgroupPermissions']}"
         found[f"device {device['PathInContainer']}"] = how
@@ -152,6 +151,12 @@ def _running(
         read_only = bool(mount.get("ReadOnly"))
         found[f"mount {mount['Target']}"] = _mount(mount["Source"], read_only=read_only)
     return found
+
+
+def _full(capability: str) -> str:
+    """Older daemons report a capability as it was given, with or without CAP_."""
+    known = capability == "ALL" or capability.startswith("CAP_")
+    return capability if known else f"CAP_{capability}"
 
 
 def _mount(source: str, *, read_only: bool) -> str:

@@ -43,13 +43,16 @@ def _on_the_hosts_network(
 ) -> Holder | None:
     """The running vLLM container that has the port without publishing it, by its own flags."""
     for container in inspected:
-        host, command = container["HostConfig"], container["Config"]["Cmd"] or ()
-        if host["NetworkMode"] != "host" or not container["State"]["Running"]:
+        config, network = container["Config"], container["HostConfig"]["NetworkMode"]
+        command = [*(config["Entrypoint"] or ()), *(config["Cmd"] or ())]
+        if network != "host" or not container["State"]["Running"]:
             continue
-        with suppress(ConfigError):  # the command of another program
-            _words, flags = EngineFlags.from_command(command)
+        if not any("vllm" in word for word in (config["Image"], *command)):
+            continue
+        with suppress(ConfigError):  # the command of a script
+            _words, flags = EngineFlags.from_command(config["Cmd"] or ())
             if flags.get("port", CONTAINER_PORT) == endpoint.port:
-                return container["Name"].removeprefix("/"), container["Config"]["Image"]
+                return container["Name"].removeprefix("/"), config["Image"]
     return None
 
 
