@@ -77,8 +77,9 @@ class Log(Section):
     """Where Docker keeps the server's log.
 
     The default keeps at most 300 MB. `json-file` is Docker's own default, and log collectors can
-    read its files; `local` takes less space; with `journald` the host's journal limits the size.
-    `docker logs`, the health gate and the diagnosis can read all three.
+    read its files. `local` takes less space; with Docker 20.10 and files of 2 KB, the health gate
+    missed lines whenever a file was full, and none with `json-file`. With `journald` the host's
+    journal limits the size. `docker logs` can read all three.
     """
 
     driver: Literal["json-file", "local", "journald"] = Field(

@@ -69,8 +69,8 @@ class Image(Section):
     name: ImageName = Field(description="an image name with a tag or a digest")
     vllm_version: Release | None = Field(
         None,
-        description="the vLLM release in the image, such as 0.28.0; needed if the tag does not "
-        "show it",
+        description="the vLLM release in the image, such as 0.28.0, for previews of an image whose "
+        "tag does not show it",
     )
     registry_user: str = Field(
         "$oauthtoken",

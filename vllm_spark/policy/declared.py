@@ -95,10 +95,8 @@ class DeclaredContainer(_Declared):
     @cached_property
     def flags(self) -> EngineFlags:
         """vLLM's flags in the command; none if the command is not one of vLLM."""
-        words = [word for word in self.command if word is not None]
-        first = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
         try:
-            return EngineFlags.from_argv(words[first:])
+            return EngineFlags.from_command([word for word in self.command if word is not None])[1]
         except ConfigError:
             return EngineFlags()
 
