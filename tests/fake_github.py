@@ -44,6 +44,8 @@ class FakeGitHub:
     """Answers to come: a method, a status and headers, each given once to the next such request."""
     asked: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
+    broken: str = ""
+    """The request whose answer is no JSON, or `download` for one that ends early."""
     download_headers: dict[str, str] = field(default_factory=dict)
     """What the host of the downloads was sent."""
     api: str = ""
@@ -133,6 +135,9 @@ class _Api(BaseHTTPRequestHandler):
         path = split.path.removeprefix(f"/repos/{REPOSITORY}/")
         body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or "{}")
         hub.asked.append(f"{method} {path}")
+        if hub.broken == f"{method} {path}":
+            self._send_text(200, b"<html>a proxy</html>", {})
+            return
         for failure in hub.failures:
             if failure[0] == method:
                 hub.failures.remove(failure)
@@ -208,9 +213,11 @@ class _Api(BaseHTTPRequestHandler):
         self._send(200, {key: shown} if key else shown, headers)
 
     def _send(self, status: int, body: object, headers: Mapping[str, str] | None = None) -> None:
-        content = json.dumps(body).encode()
+        self._send_text(status, json.dumps(body).encode(), headers or {})
+
+    def _send_text(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -234,8 +241,9 @@ class _Store(BaseHTTPRequestHandler):
         hub = self.server.hub
         hub.download_headers = dict(self.headers)
         content = hub.archives[int(self.path.strip("/"))]
+        missing = 100 if hub.broken == "download" else 0
         self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(len(content) + missing))
         self.end_headers()
         self.wfile.write(content)
 

@@ -306,6 +306,7 @@ def test_a_server_error_is_asked_again_and_a_new_comment_is_not_written_twice(
         (403, {"retry-after": "60"}, "later"),
         (403, {}, "`permissions`"),
         (404, {}, "`permissions`"),
+        (520, {}, "run this job again"),
     ],
 )
 def test_a_refusal_says_what_to_do(
@@ -315,6 +316,18 @@ def test_a_refusal_says_what_to_do(
     failed = run(hub)
     assert failed.exit_code == 2
     assert words in failed.output and TOKEN not in failed.output
+
+
+def test_an_answer_that_is_not_json_or_ends_early_is_no_answer(hub: FakeGitHub) -> None:
+    hub.broken = "GET pulls"
+    failed = run(hub)
+    assert failed.exit_code == 2, failed.output
+    assert "did not answer, or not in full" in failed.output
+    hub.broken = "download"
+    failed = run(hub)
+    assert failed.exit_code == 2, failed.output
+    assert "did not answer, or not in full" in failed.output
+    assert hub.written == []
 
 
 def test_github_that_does_not_answer_is_no_answer(hub: FakeGitHub) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -70,44 +71,50 @@ class Repository:
 
     def get(self, path: str) -> Any:
         """The object at a path below the repository."""
-        return self._answer("GET", f"{self._root}/{path}").json()
+        with self._asked("GET", f"{self._root}/{path}") as answer:
+            return answer.json()
 
     def listed(self, path: str, key: str | None = None, **query: str) -> Iterator[dict[str, Any]]:
         """The entries of a list, page after page; `key` is where the answer has them."""
         url: str | None = f"{self._root}/{path}"
         asked: dict[str, str] | None = {**query, "per_page": "100"}
         for _ in range(MOST_PAGES):
-            answer = self._answer("GET", str(url), params=asked)
-            yield from answer.json()[key] if key else answer.json()
-            url, asked = answer.links.get("next", {}).get("url"), None
+            with self._asked("GET", str(url), params=asked) as answer:
+                found = answer.json()
+                url, asked = answer.links.get("next", {}).get("url"), None
+            yield from found[key] if key else found
             if url is None:
                 return
 
     def send(self, method: str, path: str, body: dict[str, Any]) -> None:
         """Create (POST) or edit (PATCH) something."""
-        self._answer(method, f"{self._root}/{path}", json=body)
+        with self._asked(method, f"{self._root}/{path}", json=body):
+            pass
 
     def download(self, path: str, most_bytes: int) -> bytes:
         """A file. GitHubError if it is larger than it may be."""
-        with self._answer("GET", f"{self._root}/{path}", stream=True) as answer:
-            content = b""
+        content = b""
+        with self._asked("GET", f"{self._root}/{path}", stream=True) as answer:
             for part in answer.iter_content(65_536):
                 content += part
                 if len(content) > most_bytes:
                     raise GitHubError(f"{path} is larger than {most_bytes:,} bytes")
         return content
 
-    def _answer(self, method: str, url: str, **more: Any) -> requests.Response:
+    @contextmanager
+    def _asked(self, method: str, url: str, **more: Any) -> Iterator[requests.Response]:
+        """The answer, to read in the block. GitHubError if there is none, or another than asked."""
+        what = f"{method} {_path(url)}"
         try:
-            answer = self._session.request(method, url, timeout=_SECONDS, **more)
+            with self._session.request(method, url, timeout=_SECONDS, **more) as answer:
+                if not answer.ok:
+                    raise GitHubError(f"{what}: {_why(answer)}")
+                yield answer
         except requests.RequestException as error:
             raise GitHubError(
-                f"{method} {_path(url)}: GitHub did not answer ({type(error).__name__})\n"
+                f"{what}: GitHub did not answer, or not in full ({type(error).__name__})\n"
                 "  fix: run this job again"
             ) from None
-        if answer.ok:
-            return answer
-        raise GitHubError(f"{method} {_path(url)}: {_why(answer)}")
 
 
 def _path(url: str) -> str:
@@ -116,8 +123,8 @@ def _path(url: str) -> str:
 
 
 def _why(answer: requests.Response) -> str:
-    status, headers = HTTPStatus(answer.status_code), answer.headers
-    told = f"GitHub answered {status.value} {status.phrase}"
+    status, headers = answer.status_code, answer.headers
+    told = f"GitHub answered {status} {answer.reason}".rstrip()
     used_up = "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0"
     if status in _LIMITED and used_up:
         reset = headers.get("x-ratelimit-reset", "")

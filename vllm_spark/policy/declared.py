@@ -83,11 +83,11 @@ class DeclaredContainer(_Declared):
     ipc_mode: str | None = None
     pid_mode: str | None = None
     userns_mode: str | None = None
-    variables: Mapping[str, bool] | None = None
+    variables: Mapping[str, bool | None] | None = None
 
     @classmethod
     def of(
-        cls, inputs: Mapping[str, Any], variables: Mapping[str, bool] | None
+        cls, inputs: Mapping[str, Any], variables: Mapping[str, bool | None] | None
     ) -> DeclaredContainer:
         """Read the inputs as Pulumi has them, with None for what is not known yet."""
         return cls.model_validate({**inputs, "variables": variables})
