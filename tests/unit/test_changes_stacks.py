@@ -75,6 +75,16 @@ def test_only_warnings_that_are_new_are_told(tmp_path: Path) -> None:
     assert not both(tmp_path, nightly, {**nightly, "health": {"stallSeconds": 9}}).new_warnings
 
 
+def test_the_exceptions_from_the_policy_pack_are_listed_as_long_as_they_hold(
+    tmp_path: Path,
+) -> None:
+    excepted = {"policy": {"exceptions": [{"rule": "host-network", "reason": "RDMA"}]}}
+    for old in ({}, excepted):
+        change = both(tmp_path, old, {**excepted, "engine": {"max-num-seqs": 8}})
+        assert [(one.rule, one.reason) for one in change.exceptions] == [("host-network", "RDMA")]
+    assert both(tmp_path, excepted, {}).exceptions == []
+
+
 SECRET_PLACES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "an encrypted key": (
         {"apiKey": {"secure": f"v1:{CANARY}a"}},

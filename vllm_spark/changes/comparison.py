@@ -18,6 +18,7 @@ from vllm_spark.changes.report import (
     Finding,
     ImageVersion,
     Memory,
+    PolicyException,
     StackChange,
 )
 from vllm_spark.changes.stack_version import StackVersion
@@ -70,6 +71,7 @@ def compare(before: StackVersion | None, after: StackVersion | None) -> StackCha
         memory_after=_memory(after),
         new_warnings=findings(_new(new.warnings, old.warnings)),
         new_refusals=findings(new.refusals),
+        exceptions=_exceptions(after),
         unknowns=unknowns,
     )
 
@@ -118,6 +120,14 @@ def _told(key: str, text: str | None) -> str | None:
     if text is None or text.startswith("(secret, encrypted as ") or not _SECRET.match(key):
         return text
     return "(not shown)"
+
+
+def _exceptions(stack: StackVersion | None) -> list[PolicyException]:
+    """Those that hold after the change, whether it adds them or not."""
+    if stack is None or stack.settings is None:
+        return []
+    told = stack.settings.policy.exceptions[:MOST_ENTRIES]
+    return [PolicyException(rule=one.rule, reason=one.reason) for one in told]
 
 
 def _image(stack: StackVersion | None) -> ImageVersion | None:

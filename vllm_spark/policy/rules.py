@@ -47,6 +47,7 @@ _SOCKETS = (
     "/run/containerd/containerd.sock",
     "/var/run/containerd/containerd.sock",
     "/run/podman/podman.sock",
+    "/run/crio/crio.sock",
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BIND = "set vllm-spark:endpoint.bind to 127.0.0.1"
@@ -167,17 +168,17 @@ RULES: Mapping[str, Rule] = {
     ),
     "host-network": Rule(
         "a container needs a network of its own",
-        "remove the setting; Docker then publishes the port",
+        "remove vllm-spark:container.network; Docker then publishes the port",
         _host_network,
     ),
     "unconfined": Rule(
         "a container must be confined by Docker",
-        "remove the setting; GPUs need none of these",
+        "remove it from vllm-spark:container.securityOptions or capabilities; a GPU needs none",
         _unconfined,
     ),
     "docker-socket": Rule(
         "a container must not command the Docker daemon, which is root on the host",
-        "remove the mount",
+        "remove it from vllm-spark:container.mounts",
         _docker_socket,
     ),
     "plain-secret": Rule(
