@@ -32,8 +32,10 @@ ONE_ARCHITECTURE = re.compile(r"x86[-_]64|amd64|[-_]x64\b|aarch64|arm64|goarch",
 MAY_NAME_ONE = {
     "Pulumi.local.yaml": "a comment: its image is there for both",
     "offline/bootstrap/vllm_image.py": "a docstring: the daemon's own is built",
+    "offline/vllm_image/Dockerfile": "a step that the other skips",
     "offline/vllm_image/requirements.in": "markers",
     "offline/vllm_image/requirements.txt": "markers",
+    "offline/vllm_image/sbgemm.c": "a comment",
 }
 """The files that name an architecture, and why that binds them to none."""
 
