@@ -5,7 +5,9 @@ On demand, `pytest -m emulated`: the build takes 20 minutes, and each import of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -41,30 +43,35 @@ def cpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(client: docker.DockerClient, image: str, cpus: Path, *command: str) -> str:
-    output: bytes = client.containers.run(
+@pytest.fixture(scope="module")
+def machine(docker_client: docker.DockerClient, image: str, cpus: Path) -> Iterator[Any]:
+    """One container for all tests, so that Python compiles each module once."""
+    container = docker_client.containers.run(
         image,
-        list(command[1:]),
-        entrypoint=command[0],
+        ["infinity"],
+        entrypoint="sleep",
         environment={"QEMU_CPU": "neoverse-n1"},
         volumes=[f"{cpus}:{CPUS}:ro"],
-        remove=True,
+        detach=True,
     )
-    return output.decode()
+    yield container
+    container.remove(force=True)
 
 
-def test_the_image_is_one_for_aarch64(
-    docker_client: docker.DockerClient, image: str, cpus: Path
-) -> None:
-    assert run(docker_client, image, cpus, "uname", "-m").strip() == "aarch64"
+def run(machine: Any, *command: str) -> str:
+    code, output = machine.exec_run(list(command))
+    assert code == 0, output.decode()
+    return str(output.decode().strip())
 
 
-def test_torch_computes_and_the_compiled_part_of_vllm_loads(
-    docker_client: docker.DockerClient, image: str, cpus: Path
-) -> None:
+def test_the_image_is_one_for_aarch64(machine: Any) -> None:
+    assert run(machine, "uname", "-m") == "aarch64"
+
+
+def test_torch_computes_and_the_compiled_part_of_vllm_loads(machine: Any) -> None:
     program = "import torch, vllm._C; print(int((torch.ones(2, 3) @ torch.ones(3, 2)).sum()))"
-    assert run(docker_client, image, cpus, "python", "-c", program).strip() == "12"
+    assert run(machine, "python", "-c", program).endswith("12")
 
 
-def test_vllm_says_its_version(docker_client: docker.DockerClient, image: str, cpus: Path) -> None:
-    assert run(docker_client, image, cpus, "vllm", "--version").split()[-1].startswith("0.32.0")
+def test_vllm_says_its_version(machine: Any) -> None:
+    assert run(machine, "vllm", "--version").split()[-1].startswith("0.32.0")
