@@ -13,7 +13,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
-from components.provider import RECORD, Provider, fingerprint, interrupted
+from components.provider import RECORD, Provider, fingerprint
 from vllm_spark.deployment.repositories import Repository
 from vllm_spark.deployment.tenants import Identity
 from vllm_spark.docker_host.fetch import Fetch as Fetching
@@ -51,7 +51,7 @@ def _of(props: dict[str, Any]) -> Fetching:
 
 
 def _fetched(props: dict[str, Any]) -> dict[str, Any]:
-    return {**props, "commit": _of(props).run(interrupted)}
+    return {**props, "commit": _of(props).run()}
 
 
 class Fetch(pulumi.dynamic.Resource, module="spark", name="Fetch"):

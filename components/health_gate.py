@@ -13,7 +13,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
 
-from components.provider import RECORD, Provider, fingerprint_of, interrupted
+from components.provider import RECORD, Provider, fingerprint_of
 from vllm_spark.config.sections import Health
 from vllm_spark.docker_host.container_watch import still_runs
 from vllm_spark.docker_host.wait_for_answer import wait_for_answer
@@ -54,7 +54,6 @@ def _answered(props: dict[str, Any]) -> dict[str, Any]:
         Probe(record["url"], record["model"], props.get("apiKey")),
         timeout_seconds=float(record["timeoutSeconds"]),
         stall_seconds=float(record["stallSeconds"]),
-        interrupted=interrupted,
     )
     return {
         **props,

@@ -7,11 +7,13 @@ An expected error explains itself, so it has none. A unit test fails when a newe
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from types import TracebackType
 
 import pulumi
 
+from vllm_spark.docker_host.interruption import listen
 from vllm_spark.errors import VllmSparkError
 
 
@@ -22,7 +24,9 @@ class _PlainError(Exception):
 
 
 async def in_a_thread(work: Callable[[Callable[[str], None]], None]) -> None:
-    """Do `work`, which is given a function that logs a line."""
+    """Do `work`, which is given a function that logs a line. Ctrl-C ends its waits."""
+    if "--engine" in sys.orig_argv:
+        listen(sys.orig_argv[sys.orig_argv.index("--engine") + 1])
     loop = asyncio.get_running_loop()
 
     def say(line: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
 
-from components.provider import RECORD, Provider, fingerprint_of, interrupted
+from components.provider import RECORD, Provider, fingerprint_of
 from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.tenants import Identity
 from vllm_spark.docker_host.drift import as_declared
@@ -64,7 +64,6 @@ def _checked(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
         settings=settings,
         image_id=record["imageId"],
         accepted=before.get("flagsAccepted") or "",
-        interrupted=interrupted,
     )
     passed = checks.run()
     version = passed.version or settings.image.version

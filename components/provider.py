@@ -8,6 +8,8 @@ when a newer SDK breaks it (tests/e2e/test_gate_protocol.py):
 - At the first Ctrl-C Pulumi calls `Cancel` on every plugin and waits for running operations. The
   host does not pass the call on, so a gate would wait for as long as the model takes to load. When
   our code is loaded, grpc already holds the bound method; only its body can still be replaced.
+- The host has four threads. Four gates that wait would keep the `Cancel` waiting too, and the
+  checks of a fifth server.
 - If `pulumi` is killed, the host lives on as an orphan, and its gate might stop the container that
   the next `up` waits for.
 - At the end of a command Pulumi sends SIGINT to one plugin after another, and kills those still
@@ -18,6 +20,7 @@ when a newer SDK breaks it (tests/e2e/test_gate_protocol.py):
 from __future__ import annotations
 
 import ctypes
+import gc
 import hashlib
 import json
 import os
@@ -27,15 +30,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pulumi
 from pulumi.dynamic import ConfigureRequest, ResourceProvider
 
+from vllm_spark.docker_host.interruption import interrupted
 from vllm_spark.errors import VllmSparkError
-
-interrupted = threading.Event()
-"""Set when this process must end its running operations."""
 
 RECORD = "__record"
 """The input of a resource that holds what its provider works with, and what later commands read.
@@ -44,6 +46,7 @@ Pulumi keeps an input in the state whatever its name, and shows none whose name 
 a preview shows a changed flag in the container, and not once more in each resource that knows it.
 """
 
+THREADS = 64
 ENGINE_LOOK_SECONDS = 1.0
 GRACE_SECONDS = 3.0
 
@@ -73,6 +76,9 @@ class Provider(ResourceProvider):
             # Python's signal() works only in the main thread, which sleeps.
             ctypes.CDLL(None).signal(signal.SIGINT, signal.SIG_DFL)
             _end_with_the_engine()
+            for pool in gc.get_objects():
+                if isinstance(pool, ThreadPoolExecutor):
+                    pool._max_workers = THREADS
 
 
 class _PlainErrors:
@@ -108,9 +114,12 @@ def _watch(host: str, port: int) -> None:
 
 def _cancel(self: Any, request: Any, context: Any) -> Any:  # noqa: ARG001
     # It runs with the globals of the host's module, so it imports what it uses.
+    import sys
+
     from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]
 
-    from components.provider import interrupted
+    from vllm_spark.docker_host.interruption import interrupted, pass_on
 
     interrupted.set()
+    pass_on(sys.argv[-1])
     return Empty()

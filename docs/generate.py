@@ -39,7 +39,7 @@ from vllm_spark.docker_host import (
     pull,
 )
 from vllm_spark.flags.engine_flags import EngineFlags
-from vllm_spark.gate import gate
+from vllm_spark.gate import gate, metrics
 from vllm_spark.gate.probe import Probe
 from vllm_spark.images import DISPUTED, NGC_VERSIONS, Version
 from vllm_spark.in_image import fetch_weights
@@ -152,24 +152,39 @@ def summary(*stacks: str) -> str:
 
 def waits() -> str:
     """A table of everything that an `up` may wait for, with its limit."""
+    ends, keeps = "it ends", "it ends; what was fetched is kept"
     rows: list[tuple[str, float, str]] = [
-        ("one answer of the Docker daemon", connection.ANSWER_SECONDS, "after it"),
-        ("the pull of an image", pull.LIMIT_SECONDS, "after it"),
-        ("the hub's list of a repository's files", 4 * fetch_weights.HUB_SECONDS, "yes"),
-        ("a download from which nothing arrives", fetch_weights.STALL_SECONDS, "yes"),
-        ("a whole download", fetch.LIMIT_SECONDS, "yes"),
-        ("the image's words on GPU and flags", image_check.PATIENCE_SECONDS, "yes"),
-        ("the memory of a remote host", host.MEMORY_SECONDS, "yes"),
-        ("a server that a takeover stops", preflight.TAKEOVER_STOP_SECONDS, "after it"),
-        ("memory that the old server gives back", memory_wait.WAIT_SECONDS, "after it"),
-        ("/health and the list of models", Probe.quick, "yes"),
-        ("the model's answer", Probe.patience, "yes"),
-        ("a Docker daemon that went away", gate.DAEMON_PATIENCE_SECONDS, "yes"),
-        ("the end of a start that failed in its log", gate.ENDS_BY_ITSELF_SECONDS, "yes"),
-        ("a failed server that is stopped", container_watch.STOP_SECONDS, "after it"),
+        ("one answer of the Docker daemon", connection.ANSWER_SECONDS, "1 s more, then it ends"),
+        ("the pull of an image", pull.LIMIT_SECONDS, ends),
+        ("the hub's list of a repository's files", 4 * fetch_weights.HUB_SECONDS, keeps),
+        ("a download from which nothing arrives", fetch_weights.STALL_SECONDS, keeps),
+        ("a whole download", fetch.LIMIT_SECONDS, keeps),
+        ("the image's words on GPU and flags", image_check.PATIENCE_SECONDS, ends),
+        ("the memory of a remote host", host.MEMORY_SECONDS, ends),
+        (
+            "a server that a takeover stops",
+            preflight.TAKEOVER_STOP_SECONDS,
+            "it ends; Docker goes on stopping that server",
+        ),
+        (
+            "memory that the old server gives back",
+            memory_wait.WAIT_SECONDS,
+            "it ends; the old server is gone, and the next `up` creates the new one",
+        ),
+        ("/health and the list of models", Probe.quick, ends),
+        ("the model's answer", Probe.patience, ends),
+        ("a Docker daemon that went away", gate.DAEMON_PATIENCE_SECONDS, ends),
+        ("Docker's record of a start that ended", container_watch.EVENTS_SECONDS, ends),
+        ("the end of a start that failed in its log", gate.ENDS_BY_ITSELF_SECONDS, ends),
+        (
+            "a failed server that is stopped",
+            container_watch.STOP_SECONDS,
+            "it ends; Docker goes on stopping the server",
+        ),
+        ("the metrics of a server that has answered", 2 * metrics.PATIENCE_SECONDS, ends),
     ]
-    cells = [[what, f"{limit:,.0f} s", hears] for what, limit, hears in rows]
-    return _table(["wait for", "limit", "Ctrl-C ends it"], cells)
+    cells = [[what, f"{limit:,.0f} s", after] for what, limit, after in rows]
+    return _table(["wait for", "limit", "after Ctrl-C"], cells)
 
 
 def plugin_differences() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import threading
 from pathlib import Path
 
 import pytest
@@ -21,9 +20,9 @@ def test_the_memory_of_another_machine_is_read_in_a_container_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     host = DockerHost("no-such-container", IMAGE)
-    here = host.memory(threading.Event())
+    here = host.memory()
     monkeypatch.setattr(host_checks, "MEMINFO", Path("/nowhere"))
-    there = host.memory(threading.Event())
+    there = host.memory()
     assert there.total_gib == here.total_gib
     assert there.available_gib > 0
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import shlex
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -34,7 +33,7 @@ RUN printf '#!/bin/sh\\necho "$SMI"\\nexit $SMI_CODE\\n' > /usr/bin/nvidia-smi \
 GPU = "0, GPU-5f2a, NVIDIA GB10, 12.1, [N/A], [N/A]"
 
 
-def ask(image: str, interrupted: threading.Event | None = None, **keys: Any) -> ImageAnswer:
+def ask(image: str, **keys: Any) -> ImageAnswer:
     config = {
         "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
         "image": {"name": image, "vllmVersion": "0.32.0"},
@@ -42,7 +41,7 @@ def ask(image: str, interrupted: threading.Event | None = None, **keys: Any) -> 
         **keys,
     }
     settings = Settings.parse(config, frozenset())
-    return ask_image(settings, interrupted or threading.Event(), about_flags=True)
+    return ask_image(settings, about_flags=True)
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +103,12 @@ def test_kernels_that_the_image_brings_are_kept_once(
             "cache": {"volume": volume},
             "container": {"gpus": "none"},
         }
-        settings, never = Settings.parse(config, frozenset()), threading.Event()
-        found = ask_image(settings, never, about_flags=True, image_id=IMAGE_ID)
+        settings = Settings.parse(config, frozenset())
+        found = ask_image(settings, about_flags=True, image_id=IMAGE_ID)
         assert sorted(source for source, _ in found.prebuilt) == [
             "/opt/triton", "/root/.cache/flashinfer", "/root/.cache/vllm",
         ]  # fmt: skip
-        assert image_check.keep_prebuilt(settings, found, never) == []
+        assert image_check.keep_prebuilt(settings, found) == []
         places = compile_caches(settings, IMAGE_ID)
         kept = [
             f"{places['VLLM_CACHE_ROOT']}/aot/k",
@@ -121,7 +120,7 @@ def test_kernels_that_the_image_brings_are_kept_once(
             name, kept, entrypoint="cat", mounts=[mount], remove=True
         )
         assert shown == b"kernel\n" * 3
-        again = ask_image(settings, never, about_flags=True, image_id=IMAGE_ID)
+        again = ask_image(settings, about_flags=True, image_id=IMAGE_ID)
         assert again.prebuilt == ()
     finally:
         docker_client.images.remove(name, force=True)
@@ -155,10 +154,9 @@ def test_an_image_that_does_not_answer_is_given_up(
 
 
 def test_a_check_that_is_interrupted_ends_in_words(
-    fake_image: str, monkeypatch: pytest.MonkeyPatch
+    fake_image: str, monkeypatch: pytest.MonkeyPatch, ctrl_c: Callable[[], None]
 ) -> None:
     monkeypatch.setattr(image_check, "SCRIPT", "import time; time.sleep(600)")
-    interrupted = threading.Event()
-    interrupted.set()
+    ctrl_c()
     with pytest.raises(Interrupted, match="interrupted"):
-        ask(fake_image, interrupted, container={"gpus": "none"})
+        ask(fake_image, container={"gpus": "none"})

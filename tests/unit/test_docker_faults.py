@@ -92,18 +92,17 @@ def test_a_container_that_never_tells_the_memory_is_given_up(
     monkeypatch.setattr(docker_host, "MEMORY_SECONDS", 1)
     daemon.info["MemTotal"] = 1
     host = DockerHost(NAME, IMAGE)
-    assert ends(lambda: host.memory(threading.Event()))
+    assert ends(lambda: host.memory())
 
 
 def test_ctrl_c_is_told_though_the_daemon_went_away_meanwhile(
-    daemon: FakeDaemon,
+    daemon: FakeDaemon, ctrl_c: Callable[[], None]
 ) -> None:
     daemon.add_image(CPU)
-    interrupted = threading.Event()
-    daemon.when_started = lambda _container: interrupted.set()
+    daemon.when_started = lambda _container: ctrl_c()
     daemon.fault("DELETE", hangs_up)
     with pytest.raises(Interrupted):
-        ask_image(image_settings(), interrupted, about_flags=True)
+        ask_image(image_settings(), about_flags=True)
 
 
 @pytest.fixture
@@ -129,7 +128,6 @@ def wait(container: Container, port: int, stall: float) -> object:
         Probe(f"http://127.0.0.1:{port}/v1", "model", None, quick=2, patience=20),
         timeout_seconds=40,
         stall_seconds=stall,
-        interrupted=threading.Event(),
     )
 
 

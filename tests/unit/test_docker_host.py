@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ def test_the_memory_of_this_machine_is_read_here(
     daemon: FakeDaemon, available: SetAvailable
 ) -> None:
     available(80.0)
-    memory = host().memory(threading.Event())
+    memory = host().memory()
     assert (round(memory.total_gib, 2), round(memory.available_gib, 2)) == (121.69, 80.0)
     assert not any("create" in asked for asked in daemon.asked)
 
@@ -75,7 +74,7 @@ def test_the_memory_of_another_machine_is_read_in_a_container_there(
         container.exits(0)
 
     daemon.when_started = process
-    memory = host().memory(threading.Event())
+    memory = host().memory()
     assert (memory.total_gib, memory.available_gib, memory.free_gib) == (64.0, 2.0, 1.0)
     assert daemon.containers == {}, "the container is removed"
 
@@ -89,7 +88,7 @@ def test_what_is_no_meminfo_is_no_memory(daemon: FakeDaemon, available: SetAvail
 
     daemon.when_started = process
     with pytest.raises(ValueError, match="no MemTotal"):
-        host().memory(threading.Event())
+        host().memory()
 
 
 # Who is on the GPU

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.gpus import GPU_QUERY, Gpu
 from vllm_spark.deployment.serving import server_arguments
 from vllm_spark.deployment.tenants import CHECK_LABEL
-from vllm_spark.docker_host import image_check, one_shot
+from vllm_spark.docker_host import image_check
 from vllm_spark.docker_host.connection import UNANSWERED
 from vllm_spark.docker_host.image_check import ImageAnswer, ask_image, flags_key, keep_prebuilt
 from vllm_spark.errors import Interrupted
@@ -52,8 +53,7 @@ def settings(image: str = CPU, **keys: Any) -> Settings:
 
 
 @pytest.fixture(autouse=True)
-def quick(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_shot, "LOOK_SECONDS", 0.01)
+def images(daemon: FakeDaemon) -> None:
     daemon.add_image(CPU)
     daemon.add_image(ON_GPU)
 
@@ -74,7 +74,7 @@ def answers(daemon: FakeDaemon, **answer: Any) -> None:
 
 
 def ask(asked: Settings, *, about_flags: bool = True) -> ImageAnswer:
-    return ask_image(asked, threading.Event(), about_flags=about_flags)
+    return ask_image(asked, about_flags=about_flags)
 
 
 def test_flags_that_the_image_takes_are_no_problem(daemon: FakeDaemon) -> None:
@@ -270,11 +270,12 @@ def test_an_image_that_does_not_answer_in_time_is_unknown_and_its_container_goes
     assert daemon.containers == {}
 
 
-def test_an_interruption_ends_it_and_nothing_is_left(daemon: FakeDaemon) -> None:
-    interrupted = threading.Event()
-    daemon.when_started = lambda _container: interrupted.set()
+def test_an_interruption_ends_it_and_nothing_is_left(
+    daemon: FakeDaemon, ctrl_c: Callable[[], None]
+) -> None:
+    daemon.when_started = lambda _container: ctrl_c()
     with pytest.raises(Interrupted, match="nothing was changed"):
-        ask_image(settings(), interrupted, about_flags=True)
+        ask_image(settings(), about_flags=True)
     assert daemon.containers == {}
 
 
@@ -401,7 +402,7 @@ def test_kernels_that_the_image_brings_are_asked_for_and_copied(daemon: FakeDaem
 
     daemon.when_started = process
     asked = settings(ON_GPU, container={"environment": {"VLLM_CACHE_ROOT": "/own"}})
-    found = ask_image(asked, threading.Event(), about_flags=False, image_id="sha256:0123456789abc")
+    found = ask_image(asked, about_flags=False, image_id="sha256:0123456789abc")
     assert found.prebuilt == (tuple(pair),)
     places = {cache[0]: cache[1:] for cache in json.loads(questions[0][0])["caches"]}
     assert "VLLM_CACHE_ROOT" not in places, "the config has a place of its own for it"
@@ -409,7 +410,7 @@ def test_kernels_that_the_image_brings_are_asked_for_and_copied(daemon: FakeDaem
     assert places["FLASHINFER_WORKSPACE_BASE"] == [
         "~", ".cache/flashinfer", f"/root/.cache/huggingface/compiled/{name}/flashinfer",
     ]  # fmt: skip
-    keep_prebuilt(asked, found, threading.Event())
+    keep_prebuilt(asked, found)
     copied, container = questions[1]
     assert json.loads(copied) == [pair]
     assert container["HostConfig"]["Binds"] == ["weights:/root/.cache/huggingface:rw"]

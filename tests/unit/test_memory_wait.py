@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,7 +30,7 @@ def wait(monkeypatch: pytest.MonkeyPatch, available: Iterator[float], **keys: An
         def __init__(self, *_: str) -> None:
             pass
 
-        def memory(self, _interrupted: threading.Event) -> Meminfo:
+        def memory(self) -> Meminfo:
             return Meminfo(total_gib=121.69, available_gib=next(available), free_gib=5.0)
 
     monkeypatch.setattr(memory_wait, "DockerHost", Host)

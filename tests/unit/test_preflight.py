@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +68,7 @@ def settings(port: int, **keys: Any) -> Settings:
 
 
 def check(declared: Settings, *, accepted: str = "") -> str:
-    preflight = Preflight(NAME, US, declared, "sha256:1", accepted, threading.Event())
+    preflight = Preflight(NAME, US, declared, "sha256:1", accepted)
     return preflight.run().accepted
 
 
@@ -274,12 +273,12 @@ def test_flags_that_cannot_be_checked_are_said_and_not_noted_as_accepted(
     assert "flags not checked: the image's vLLM could not be asked" in capsys.readouterr().out
 
 
-def test_an_interruption_is_no_problem_of_the_host(daemon: FakeDaemon, port: int) -> None:
-    interrupted = threading.Event()
-    daemon.when_started = lambda _container: interrupted.set()
-    preflight = Preflight(NAME, US, settings(port), "sha256:1", "", interrupted)
+def test_an_interruption_is_no_problem_of_the_host(
+    daemon: FakeDaemon, port: int, ctrl_c: Callable[[], None]
+) -> None:
+    daemon.when_started = lambda _container: ctrl_c()
     with pytest.raises(Interrupted):
-        preflight.run()
+        check(settings(port))
 
 
 # Takeover

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -24,6 +23,7 @@ from tests.unit.test_docker_drift import add_declared
 from tests.unit.test_drift import settings
 from vllm_spark import __version__
 from vllm_spark.docker_host import preflight
+from vllm_spark.docker_host.interruption import interrupted
 from vllm_spark.docker_host.wait_for_answer import Answered
 from vllm_spark.errors import GateError
 from vllm_spark.images import Version
@@ -54,7 +54,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     provider.Provider().configure(types.SimpleNamespace())  # type: ignore[arg-type]
     yield module
     Servicer.Cancel.__code__ = before
-    provider.interrupted.clear()
+    interrupted.clear()
 
 
 def test_an_error_of_ours_reaches_a_person_without_a_traceback(host: Any) -> None:
@@ -69,9 +69,9 @@ def test_an_error_of_ours_reaches_a_person_without_a_traceback(host: Any) -> Non
 
 
 def test_a_cancel_ends_what_waits(host: Any) -> None:
-    assert not provider.interrupted.is_set()
+    assert not interrupted.is_set()
     assert str(Servicer().Cancel(None, None)) == ""
-    assert provider.interrupted.is_set()
+    assert interrupted.is_set()
 
 
 def test_the_process_is_prepared_once(host: Any) -> None:
@@ -86,7 +86,9 @@ def test_a_process_that_hosts_no_provider_is_left_alone(monkeypatch: pytest.Monk
     assert not hasattr(module, "traceback")
 
 
-def test_a_provider_ends_with_its_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_provider_ends_with_its_engine(
+    monkeypatch: pytest.MonkeyPatch, ctrl_c: Callable[[], None]
+) -> None:
     class Ended(Exception):
         pass
 
@@ -100,12 +102,11 @@ def test_a_provider_ends_with_its_engine(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def end(code: int) -> None:
         assert code == 1
-        assert provider.interrupted.is_set(), "what runs has been asked to end"
+        assert interrupted.is_set(), "what runs has been asked to end"
         raise Ended
 
     monkeypatch.setattr(provider, "ENGINE_LOOK_SECONDS", 0.001)
     monkeypatch.setattr(provider, "GRACE_SECONDS", 0)
-    monkeypatch.setattr(provider, "interrupted", threading.Event())
     monkeypatch.setattr("socket.create_connection", look)
     monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(Ended):

@@ -89,7 +89,6 @@ def wait(
     container: Container,
     port: int,
     *,
-    interrupted: threading.Event | None = None,
     timeout: float = 60,
 ) -> Answered:
     return wait_for_answer(
@@ -98,7 +97,6 @@ def wait(
         Probe(f"http://127.0.0.1:{port}/v1", "model", None, quick=2, patience=20),
         timeout_seconds=timeout,
         stall_seconds=60,
-        interrupted=interrupted or threading.Event(),
     )
 
 
@@ -187,11 +185,12 @@ def test_a_container_that_is_removed_meanwhile_is_said_to_be(
         wait(container, free_port())
 
 
-def test_ctrl_c_leaves_the_container_as_it_is(container: Container) -> None:
-    interrupted = threading.Event()
-    interrupted.set()
+def test_ctrl_c_leaves_the_container_as_it_is(
+    container: Container, ctrl_c: Callable[[], None]
+) -> None:
+    ctrl_c()
     with pytest.raises(Interrupted, match=r"was interrupted(.|\n)*container goes on"):
-        wait(container, free_port(), interrupted=interrupted)
+        wait(container, free_port())
     assert container.running
 
 

@@ -8,7 +8,6 @@ this host, running or not, nor to the image of a stack here.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -111,9 +110,7 @@ def look(settings: Settings, remove: Iterable[str] = ()) -> list[Part]:
     )
     said: list[str] = []
     try:
-        listed = shot.run(
-            connect(), threading.Event(), limit_seconds=LIMIT_SECONDS, report=said.append
-        )
+        listed = shot.run(connect(), limit_seconds=LIMIT_SECONDS, report=said.append)
     except TimeoutError:
         raise _unreadable(f"it takes longer than {LIMIT_SECONDS:.0f} s") from None
     if not listed.rpartition("\n")[2].startswith("other\t"):  # the last line of a complete list

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
 from requests.exceptions import RequestException
 
-from vllm_spark.errors import DockerRefused, DockerUnavailable
+from vllm_spark.docker_host.interruption import GRACE_SECONDS, until_interrupted
+from vllm_spark.errors import DockerRefused, DockerUnavailable, Interrupted
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 SOCKET = "the default socket"
@@ -46,6 +48,9 @@ empty (seen with moby v2.0.0-beta.24, Docker 29; tests/data/docker)."""
 UNANSWERED = (DockerException, RequestException, DockerUnavailable)
 """The exceptions of a request to the daemon. After it has connected, docker-py does not wrap the
 exceptions of the `requests` library."""
+
+UNHEARD = (*UNANSWERED, Interrupted)
+"""For what goes on after Ctrl-C: threads in the background, and cleaning up."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,10 @@ class Daemon:
         return self.address.startswith("unix://")
 
     def connect(self, timeout: float = ANSWER_SECONDS) -> docker.DockerClient:
-        """A client, after the daemon has reported its version. Raises `UNANSWERED`."""
+        """A client, after the daemon has reported its version. Raises `UNANSWERED`.
+
+        Ctrl-C ends every request of the client, with Interrupted.
+        """
         client = self._client(timeout, _KNOWN_API)
         served = client.api.version(api_version=False)
         self._check_variable(served)
@@ -79,13 +87,20 @@ class Daemon:
         return self._client(timeout, agreed)
 
     def _client(self, timeout: float, api_version: str) -> docker.DockerClient:
-        return docker.DockerClient(
+        client = docker.DockerClient(
             base_url=self.address,
             version=api_version,
             tls=self.tls or False,
             timeout=int(timeout),
             use_ssh_client=self.address.startswith("ssh://"),
         )
+        send: Any = client.api.send
+
+        def heard(*request: Any, **options: Any) -> Any:
+            return until_interrupted(partial(send, *request, **options), grace=GRACE_SECONDS)
+
+        client.api.send = heard  # type: ignore[method-assign]
+        return client
 
     def _check_variable(self, served: Mapping[str, Any]) -> None:
         """DockerUnavailable if DOCKER_API_VERSION makes the daemon refuse the docker CLI."""

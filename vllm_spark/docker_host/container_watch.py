@@ -13,7 +13,9 @@ from typing import Any
 import docker
 from docker.errors import APIError, NotFound
 
-from vllm_spark.docker_host.connection import UNANSWERED, resolve
+from vllm_spark.docker_host.connection import UNHEARD, resolve
+from vllm_spark.docker_host.interruption import still_asking, until_interrupted
+from vllm_spark.errors import Interrupted
 from vllm_spark.gate.watch import ContainerState, CouldNotAsk, Gone
 
 
@@ -43,7 +45,7 @@ class ContainerWatch:
         Without a refresh Pulumi assumes that it runs. It does not matter whether the container was
         stopped or ended by itself: the gate judges the start made here.
         """
-        with suppress(*UNANSWERED):
+        with suppress(*UNHEARD):
             found: dict[str, Any] = self._client().inspect_container(self._id)
             if found["State"]["Status"] == "exited":
                 self._client().start(self._id)
@@ -54,29 +56,26 @@ class ContainerWatch:
         """How that start ended, for a container that was started again; None if it is not known.
 
         `docker inspect` knows only the current start, but Docker keeps its last 256 events.
-        docker-py reads events without a time limit, so a thread reads them and may be abandoned.
+        docker-py reads events without a time limit.
         """
-        found: list[ContainerState] = []
-        reader = threading.Thread(target=self._find_end, args=(start, found), daemon=True)
-        reader.start()
-        reader.join(EVENTS_SECONDS)
-        return found[0] if found else None
+        with suppress(TimeoutError, *UNHEARD):
+            return until_interrupted(lambda: self._find_end(start), limit=EVENTS_SECONDS)
+        return None
 
-    def _find_end(self, start: str, found: list[ContainerState]) -> None:
+    def _find_end(self, start: str) -> ContainerState | None:
         began = datetime.fromisoformat(start).timestamp()
         filters = {"container": self._id, "event": ["oom", "die"]}
         oom_killed = False
-        with suppress(*UNANSWERED):
-            for event in _client()().events(
-                since=int(began), until=int(time.time()) + 1, filters=filters, decode=True
-            ):
-                if event["timeNano"] < began * 1e9:
-                    continue
-                if event["Action"] == "die":
-                    code = int(event["Actor"]["Attributes"]["exitCode"])
-                    found.append(ContainerState(False, start, code, oom_killed))
-                    return
-                oom_killed = True
+        for event in _client()().events(
+            since=int(began), until=int(time.time()) + 1, filters=filters, decode=True
+        ):
+            if event["timeNano"] < began * 1e9:
+                continue
+            if event["Action"] == "die":
+                code = int(event["Actor"]["Attributes"]["exitCode"])
+                return ContainerState(False, start, code, oom_killed)
+            oom_killed = True
+        return None
 
     def follow(self) -> None:
         """Begin to read the log of the container's current start."""
@@ -117,11 +116,14 @@ class ContainerWatch:
         # SIGTERM: its first process has no handler yet.
         grace = STOP_SECONDS if same else 0
         try:
-            self._client().stop(self._id, timeout=grace)
+            with still_asking():
+                self._client().stop(self._id, timeout=grace)
             code = self._client().inspect_container(self._id)["State"]["ExitCode"]
         except NotFound:
             return "is gone"
-        except UNANSWERED as error:
+        except Interrupted:
+            return "is being stopped, with which Docker goes on, and is kept"
+        except UNHEARD as error:
             return f"could not be stopped ({error})"
         if code == KILLED and grace:
             return f"did not end within {STOP_SECONDS} s of SIGTERM, was killed, and is kept"
@@ -168,7 +170,7 @@ class ContainerWatch:
             if error.response is not None and error.response.status_code == 404:
                 return
             raise
-        except UNANSWERED:
+        except UNHEARD:
             pass
 
 
@@ -193,7 +195,7 @@ def _state(client: Client, container_id: str) -> ContainerState | Gone | CouldNo
         inspected: dict[str, Any] = client().inspect_container(container_id)
     except NotFound:
         return Gone()
-    except UNANSWERED as error:
+    except UNHEARD as error:
         return CouldNotAsk(str(error))
     state = inspected["State"]
     if state["Status"] in ("removing", "dead"):  # `docker rm --force` kills it first

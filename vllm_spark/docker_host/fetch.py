@@ -7,7 +7,6 @@ are not fetched again.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -63,10 +62,10 @@ class Fetch:
     repository: Repository
     environment: Mapping[str, str]
 
-    def run(self, interrupted: threading.Event) -> str:
+    def run(self) -> str:
         """Fetch, and return the commit that is now in the cache. Prints progress line by line.
 
-        FetchError if the fetch fails, DockerError if the daemon does.
+        FetchError if the fetch fails, DockerError if the daemon does, Interrupted after Ctrl-C.
         """
         with docker_errors():
             self.stop()
@@ -86,9 +85,7 @@ class Fetch:
                 network=True,
             )
             try:
-                commit = shot.run(
-                    connect(), interrupted, limit_seconds=LIMIT_SECONDS, report=report
-                )
+                commit = shot.run(connect(), limit_seconds=LIMIT_SECONDS, report=report)
             except TimeoutError:
                 raise FetchError(
                     f"{self.repository.id} was not fetched within {LIMIT_SECONDS / 3600:.0f} h\n"

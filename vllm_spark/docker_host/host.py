@@ -5,7 +5,6 @@ Everything goes through the daemon, which may be on another machine than Pulumi.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,10 +56,10 @@ class DockerHost:
             return None  # ended in the meantime
         return found
 
-    def memory(self, interrupted: threading.Event) -> Meminfo:
+    def memory(self) -> Meminfo:
         """The host's memory now. ValueError if it is not a Linux that reports it, or times out.
 
-        Interrupted as soon as `interrupted` is set.
+        Interrupted after Ctrl-C.
         """
         text = self._meminfo_here()
         if text is None:
@@ -72,7 +71,7 @@ class DockerHost:
                 labels={CHECK_LABEL: "yes"},
             )
             try:
-                text = shot.run(self.client, interrupted, limit_seconds=MEMORY_SECONDS)
+                text = shot.run(self.client, limit_seconds=MEMORY_SECONDS)
             except TimeoutError as error:
                 raise ValueError(f"no answer within {MEMORY_SECONDS:.0f} s") from error
         return read_meminfo(text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -75,14 +74,11 @@ def flags_key(settings: Settings, image_id: str) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-def ask_image(
-    settings: Settings, interrupted: threading.Event, *, about_flags: bool, image_id: str = ""
-) -> ImageAnswer:
+def ask_image(settings: Settings, *, about_flags: bool, image_id: str = "") -> ImageAnswer:
     """Check the flags, and the GPU if one is configured and the image can use it.
 
     `image_id` selects the place of the image's kernels in the cache; without it, nobody asks for
-    kernels that the image brings. Interrupted as soon as `interrupted` is set; the container is
-    always removed.
+    kernels that the image brings. Interrupted after Ctrl-C; the container is always removed.
     """
     about_gpu = not on_cpu(settings)
     known = settings.image.version is not None
@@ -107,7 +103,7 @@ def ask_image(
         host_access=_host_access(settings.container),
     )
     try:
-        said = shot.run(connect(), interrupted, limit_seconds=PATIENCE_SECONDS)
+        said = shot.run(connect(), limit_seconds=PATIENCE_SECONDS)
         answer = json.loads(said.rpartition("\n")[2])
     except APIError as error:
         return _not_started(error, settings)
@@ -154,12 +150,10 @@ def _places(settings: Settings, image_id: str) -> list[tuple[str, str, str, str]
     ]
 
 
-def keep_prebuilt(
-    settings: Settings, answer: ImageAnswer, interrupted: threading.Event
-) -> list[str]:
+def keep_prebuilt(settings: Settings, answer: ImageAnswer) -> list[str]:
     """Copy the kernels that the image brings into the cache; returns what could not be copied.
 
-    Raises docker-py's exceptions and TimeoutError.
+    Raises docker-py's exceptions, TimeoutError, and Interrupted after Ctrl-C.
     """
     said: list[str] = []
     shot = OneShot(
@@ -169,7 +163,7 @@ def keep_prebuilt(
         labels={CHECK_LABEL: "yes"},
         volumes=[(settings.cache.source, CACHE_PATH, "rw")],
     )
-    shot.run(connect(), interrupted, limit_seconds=PATIENCE_SECONDS, report=said.append)
+    shot.run(connect(), limit_seconds=PATIENCE_SECONDS, report=said.append)
     return said
 
 

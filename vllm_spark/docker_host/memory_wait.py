@@ -6,7 +6,6 @@ earlier finds too little free memory and exits.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
@@ -24,7 +23,8 @@ from vllm_spark.deployment.tenants import Identity, foreign
 from vllm_spark.docker_host.connection import connect, docker_errors
 from vllm_spark.docker_host.host import DockerHost
 from vllm_spark.docker_host.image_check import ask_image
-from vllm_spark.errors import PreflightError
+from vllm_spark.docker_host.interruption import interrupted
+from vllm_spark.errors import Interrupted, PreflightError
 from vllm_spark.problems import Problem, Unmodelled
 
 WAIT_SECONDS = 120.0
@@ -39,12 +39,19 @@ Say = Callable[[str], None]
 def make_room(name: str, identity: Identity, settings: Settings, say: Say) -> None:
     """Return when the container `name` can be created. PreflightError if it cannot.
 
-    Each call of `say` reports one line of progress. DockerError if the daemon does not answer.
+    Each call of `say` reports one line of progress. DockerError if the daemon does not answer,
+    Interrupted after Ctrl-C.
     """
-    with docker_errors():
-        _clear_name(name, identity, say)
-        if settings.state == "running":
-            _wait_for_memory(name, settings, say)
+    try:
+        with docker_errors():
+            _clear_name(name, identity, say)
+            if settings.state == "running":
+                _wait_for_memory(name, settings, say)
+    except Interrupted:
+        raise Interrupted(
+            f"interrupted before {name} was created; nothing of this name runs\n"
+            "  Repeat the command to create it."
+        ) from None
 
 
 def _clear_name(name: str, identity: Identity, say: Say) -> None:
@@ -90,7 +97,8 @@ def _wait_for_memory(name: str, settings: Settings, say: Say) -> None:
         if now - told >= PROGRESS_SECONDS:
             told = now
             say(f"waiting for memory, {now - began:.0f} of {WAIT_SECONDS:.0f} s: {problem.what}")
-        time.sleep(PAUSE_SECONDS)
+        if interrupted.wait(PAUSE_SECONDS):
+            raise Interrupted
 
 
 def _lack(host: DockerHost, settings: Settings, say: Say) -> tuple[Problem, float] | None:
@@ -99,11 +107,11 @@ def _lack(host: DockerHost, settings: Settings, say: Say) -> tuple[Problem, floa
     if isinstance(needed, Unmodelled):
         if on_cpu(settings):
             return None  # the preflight has reported it
-        gpus = ask_image(settings, threading.Event(), about_flags=False).gpus
+        gpus = ask_image(settings, about_flags=False).gpus
         short = next(iter(gpu_shortages(settings, gpus, {})), None)
         return None if short is None else (short, sum(gpu.free_gib or 0.0 for gpu in gpus))
     try:
-        memory = host.memory(threading.Event())
+        memory = host.memory()
     except (ValueError, APIError):
         return None  # the host does not report its memory; the preflight has said so
     problem = shortage(settings, needed, memory, {})

@@ -6,8 +6,6 @@ hub's client or the mounted cache, and the daemon may be on another machine.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,10 +15,9 @@ import docker
 from docker.errors import APIError
 from docker.types import DeviceRequest
 
-from vllm_spark.docker_host.connection import UNANSWERED
-from vllm_spark.errors import Interrupted
+from vllm_spark.docker_host.connection import UNHEARD
+from vllm_spark.docker_host.interruption import still_asking, until_interrupted
 
-LOOK_SECONDS = 0.5
 GONE_SECONDS = 10
 
 
@@ -47,15 +44,14 @@ class OneShot:
     def run(
         self,
         client: docker.DockerClient,
-        interrupted: threading.Event,
         *,
         limit_seconds: float,
         report: Callable[[str], None] = lambda _line: None,
     ) -> str:
         """Run it; returns its standard output, passes each line of standard error to `report`.
 
-        Interrupted as soon as `interrupted` is set, TimeoutError after the limit, APIError if the
-        container cannot be started.
+        Interrupted after Ctrl-C, TimeoutError after the limit, APIError if the container cannot be
+        started.
         """
         container: Any = client.containers.create(
             self.image,
@@ -74,19 +70,11 @@ class OneShot:
         try:
             said: list[bytes] = []
             output = container.attach(stream=True, demux=True)
-            reader = threading.Thread(target=_read, args=(output, said, report), daemon=True)
             container.start()
-            reader.start()
             # docker-py waits for a silent stream without end, despite its timeout.
-            over = time.monotonic() + limit_seconds
-            while reader.is_alive():
-                reader.join(LOOK_SECONDS)
-                if interrupted.is_set():
-                    raise Interrupted("interrupted; nothing was changed")
-                if time.monotonic() > over:
-                    raise TimeoutError
+            until_interrupted(lambda: _read(output, said, report), limit=limit_seconds)
         except BaseException:
-            with suppress(*UNANSWERED):  # the first error matters more
+            with suppress(*UNHEARD), still_asking():  # the first error matters more
                 _remove(container)
             raise
         _remove(container)
@@ -96,14 +84,14 @@ class OneShot:
 def _remove(container: Any) -> None:
     with suppress(APIError):  # it is gone, or is being removed
         container.remove(force=True)
-    with suppress(*UNANSWERED):  # until then its volumes cannot be removed
+    with suppress(*UNHEARD):  # until then its volumes cannot be removed
         container.wait(condition="removed", timeout=GONE_SECONDS)
 
 
 def _read(output: Any, said: list[bytes], report: Callable[[str], None]) -> None:
     """Collect standard output; pass each whole line of standard error to `report`."""
     rest = b""
-    with suppress(OSError, *UNANSWERED):  # without Docker, the next request fails too
+    with suppress(OSError, *UNHEARD):  # without Docker, the next request fails too
         for out, error in output:
             said.append(out or b"")
             *lines, rest = (rest + (error or b"")).split(b"\n")

@@ -6,7 +6,6 @@ no problem: only a known problem ends a deployment.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from vllm_spark.deployment.tenants import Identity, Tenant, foreign, in_the_way
 from vllm_spark.docker_host.connection import UNANSWERED, docker_errors
 from vllm_spark.docker_host.host import DockerHost
 from vllm_spark.docker_host.image_check import ImageAnswer, ask_image, flags_key, keep_prebuilt
-from vllm_spark.errors import PreflightError
+from vllm_spark.errors import Interrupted, PreflightError
 from vllm_spark.flags.checks import check
 from vllm_spark.images import Version
 from vllm_spark.problems import Problem, Unmodelled, listing
@@ -61,10 +60,12 @@ class Preflight:
     settings: Settings
     image_id: str
     accepted: str
-    interrupted: threading.Event
 
     def run(self) -> Passed:
-        """Run all checks. PreflightError lists every problem; DockerError if nobody answers."""
+        """Run all checks. PreflightError lists every problem; DockerError if nobody answers.
+
+        Interrupted after Ctrl-C.
+        """
         with docker_errors():
             return self._run()
 
@@ -78,9 +79,7 @@ class Preflight:
         about_flags = self.accepted != key and (serves or settings.gpu.takeover)
         if about_flags:
             self._say("asking the image's own vLLM about the flags")
-        answer = ask_image(
-            settings, self.interrupted, about_flags=about_flags, image_id=self.image_id
-        )
+        answer = ask_image(settings, about_flags=about_flags, image_id=self.image_id)
         told = self._about_release(answer.version)
         tenants = host.tenants(settings, identity, answer.gpus, answer.holders)
         stopped = tenants if settings.gpu.takeover else []
@@ -133,7 +132,7 @@ class Preflight:
         places = ", ".join(source for source, _ in answer.prebuilt)
         self._say(f"keeping the kernels that the image brings in {places}")
         try:
-            lost = keep_prebuilt(self.settings, answer, self.interrupted)
+            lost = keep_prebuilt(self.settings, answer)
         except (*UNANSWERED, TimeoutError) as error:
             lost = [str(error)]
         for line in lost:
@@ -146,7 +145,7 @@ class Preflight:
         settings = self.settings
         memory: Meminfo | None = None
         try:
-            memory = host.memory(self.interrupted)
+            memory = host.memory()
         except (ValueError, DockerException) as error:
             self._say(f"memory not checked: the host does not tell ({error})")
         another_machine = machine_misfits(settings, memory, gpus)
@@ -184,9 +183,15 @@ class Preflight:
         """Stop the other servers on the GPU, after all other checks have passed."""
         for other in stopped:
             self._say(f"takes the GPU over: stopping {other}")
-            with suppress(NotFound):  # it has ended by itself
-                host.client.api.stop(other.name, timeout=TAKEOVER_STOP_SECONDS)
             back = f"`docker start {other.name}` brings it back"
+            try:
+                with suppress(NotFound):  # it has ended by itself
+                    host.client.api.stop(other.name, timeout=TAKEOVER_STOP_SECONDS)
+            except Interrupted:
+                raise Interrupted(
+                    f"interrupted while {other.name} was being stopped\n"
+                    f"  Docker goes on stopping it; {back}."
+                ) from None
             if other.restarts_always:
                 back += (
                     ", and so does a restart of Docker, since its restart policy is `always`: "

@@ -1,7 +1,7 @@
 """Pulls an image with its progress shown, before Pulumi's docker plugin would pull it.
 
 The official plugin pulls without a word. It pulls only what is missing, so after this it finds the
-image in place. Neither pull ends at Ctrl-C: Pulumi waits for a hook as it waits for the plugin.
+image in place. After Ctrl-C the plugin is not asked to pull.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from docker.errors import APIError, ImageNotFound
 
 from vllm_spark.docker_host.connection import connect, docker_errors
+from vllm_spark.docker_host.interruption import until_interrupted
 from vllm_spark.memory.limits import GIB
 
 LIMIT_SECONDS = 2 * 3600.0
@@ -26,16 +27,17 @@ def pull(name: str, login: Mapping[str, str] | None, say: Callable[[str], None])
 
     `login` has a username and a password; None stands for what `docker login` has stored. Nothing
     is raised if the registry refuses: the plugin then asks it again, and reports its answer.
-    DockerUnavailable if the daemon does not answer.
+    DockerUnavailable if the daemon does not answer, Interrupted after Ctrl-C.
     """
     with docker_errors():
         api: Any = connect().api
         try:
             api.inspect_image(name)
         except ImageNotFound:
-            say(f"pulling {name}; Ctrl-C waits for the rest of it")
+            say(f"pulling {name}")
             try:
-                _follow(api.pull(name, auth_config=login, stream=True, decode=True), say)
+                events = api.pull(name, auth_config=login, stream=True, decode=True)
+                until_interrupted(lambda: _follow(events, say))
             except APIError:
                 return
 

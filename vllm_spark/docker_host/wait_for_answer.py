@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 from vllm_spark.deployment.memory_actual import actual_of
 from vllm_spark.docker_host.container_watch import ContainerWatch
+from vllm_spark.docker_host.interruption import interrupted, until_interrupted
 from vllm_spark.errors import GateError, Interrupted
 from vllm_spark.gate.gate import Abandoned, Failed, Gate
 from vllm_spark.gate.metrics import read_metrics
@@ -35,12 +35,11 @@ def wait_for_answer(
     *,
     timeout_seconds: float,
     stall_seconds: float,
-    interrupted: threading.Event,
 ) -> Answered:
     """Return when the model has answered. Prints progress line by line.
 
-    GateError says why it does not serve and whether the container was stopped. Interrupted if
-    `interrupted` was set; the container then stays as it is.
+    GateError says why it does not serve and whether the container was stopped. Interrupted after
+    Ctrl-C; the container then stays as it is.
     """
     watch = ContainerWatch(container_id)
     if watch.start_again():
@@ -56,22 +55,30 @@ def wait_for_answer(
     )
     verdict = gate.run()
     if isinstance(verdict, Abandoned):
-        raise Interrupted(
-            f"the wait for {name} was interrupted ({verdict.doing})\n"
-            f"  The container goes on: `docker logs -f {name}` follows it, `docker stop {name}` "
-            "ends it. Repeat the command to wait for it again."
-        )
+        raise _interrupted(name, verdict.doing)
     if isinstance(verdict, Failed):
         # Print it now: stopping the container may take long, and the error comes after that.
         print(f"{name} does not serve: {verdict.cause}; stopping it", flush=True)
         raise GateError(_explain(name, verdict, watch.stop()))
     print(f"{name}: {probe.model} answered after {verdict.seconds:.1f} s", flush=True)
+    try:
+        metrics = until_interrupted(lambda: read_metrics(probe.url))
+    except Interrupted:
+        raise _interrupted(name, "it has answered, and its metrics were read") from None
     return Answered(
         start=verdict.start,
         ready_seconds=round(verdict.seconds, 1),
         answer_seconds=round(verdict.answer.seconds, 3),
         answer_tokens=verdict.answer.tokens,
-        memory=actual_of(verdict.facts, read_metrics(probe.url)),
+        memory=actual_of(verdict.facts, metrics),
+    )
+
+
+def _interrupted(name: str, doing: str) -> Interrupted:
+    return Interrupted(
+        f"the wait for {name} was interrupted ({doing})\n"
+        f"  The container goes on: `docker logs -f {name}` follows it, `docker stop {name}` "
+        "ends it. Repeat the command to wait for it again."
     )
 
 
