@@ -172,6 +172,15 @@ def vllm_version(reference: ImageReference) -> Version | None:
     return None
 
 
+def release_in(image: str) -> str | None:
+    """`vllm_version` of a container's image; None too if that is no name, but an id."""
+    try:
+        found = vllm_version(ImageReference.parse(image))
+    except ConfigError:
+        return None
+    return str(found) if found else None
+
+
 def check_image(reference: ImageReference, version: Version | None) -> list[Problem]:
     """Warnings about an image that may be deployed. `version` is what config or tag tells."""
     warnings = []

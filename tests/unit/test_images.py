@@ -7,7 +7,14 @@ from itertools import pairwise
 import pytest
 
 from vllm_spark.errors import ConfigError
-from vllm_spark.images import ImageReference, Version, check_image, serve_command, vllm_version
+from vllm_spark.images import (
+    ImageReference,
+    Version,
+    check_image,
+    release_in,
+    serve_command,
+    vllm_version,
+)
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
@@ -152,3 +159,16 @@ def test_an_image_about_which_reports_disagree_is_a_warning(tag: str, doubtful: 
     reference = ImageReference.parse(f"nvcr.io/nvidia/vllm:{tag}")
     warnings = check_image(reference, vllm_version(reference))
     assert any("do not agree" in doubt.what for doubt in warnings) is doubtful
+
+
+@pytest.mark.parametrize(
+    ("image", "release"),
+    [
+        ("vllm/vllm-openai:v0.24.0", "0.24.0"),
+        ("nvcr.io/nvidia/vllm:25.09-py3", "0.10.1.1"),
+        ("vllm/vllm-openai:nightly", None),
+        ("sha256:" + 64 * "0", None),
+    ],
+)
+def test_the_release_in_a_container_is_that_of_its_image(image: str, release: str | None) -> None:
+    assert release_in(image) == release

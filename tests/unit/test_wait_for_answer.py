@@ -141,6 +141,14 @@ def test_a_container_that_ends_is_explained_by_its_log(
     assert "vllm-spark does not serve: " in capsys.readouterr().out
 
 
+def test_a_flag_is_explained_for_the_release_of_the_image(daemon: FakeDaemon) -> None:
+    container = daemon.add("vllm-spark", image="vllm/vllm-openai:v0.24.0")
+    container.prints("vllm: error: unrecognized arguments: --bogus-flag\n")
+    once_asked(daemon, "/logs", 1, lambda: container.exits(2))
+    with pytest.raises(GateError, match=r"this vLLM 0\.24\.0 does not know: --bogus-flag"):
+        wait(container, free_port())
+
+
 def test_a_container_that_is_killed_for_memory_is_said_to_be(
     container: Container, daemon: FakeDaemon
 ) -> None:

@@ -17,6 +17,7 @@ from vllm_spark.docker_host.connection import UNHEARD, resolve
 from vllm_spark.docker_host.interruption import still_asking, until_interrupted
 from vllm_spark.errors import Interrupted
 from vllm_spark.gate.watch import ContainerState, CouldNotAsk, Gone
+from vllm_spark.images import release_in
 
 
 class ContainerWatch:
@@ -38,6 +39,12 @@ class ContainerWatch:
         if isinstance(state, ContainerState):
             self._start = self._start or state.start
         return state
+
+    def version(self) -> str | None:
+        """The vLLM release, if the name of the container's image tells it."""
+        with suppress(*UNHEARD):
+            return release_in(self._client().inspect_container(self._id)["Config"]["Image"])
+        return None
 
     def start_again(self) -> bool:
         """Start a container that does not run, as after a failed gate. Returns True if it did.

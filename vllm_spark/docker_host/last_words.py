@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from vllm_spark.diagnosis.verdict import Diagnosis, diagnose
+from vllm_spark.images import release_in
 
 LINES = 5000
 """The number of log lines to read; a start of vLLM prints some hundreds."""
@@ -25,6 +26,8 @@ def why_it_ended(client: Any, container: dict[str, Any]) -> Diagnosis | None:
         limits["until"] = datetime.fromisoformat(state["StartedAt"]).timestamp()
     log: bytes = client.api.logs(container["Id"], tail=LINES, **limits)
     lines = log.decode(errors="replace").splitlines()
+    version = release_in(container["Config"]["Image"])
     if state["Running"]:
-        return diagnose(lines)
-    return diagnose(lines, exit_code=state["ExitCode"], oom_killed=state["OOMKilled"])
+        return diagnose(lines, version=version)
+    killed = state["OOMKilled"]
+    return diagnose(lines, exit_code=state["ExitCode"], oom_killed=killed, version=version)

@@ -51,6 +51,7 @@ def wait_for_answer(
         lambda line: print(f"{name}: {line}", flush=True),
         timeout_seconds=timeout_seconds,
         stall_seconds=stall_seconds,
+        version=watch.version(),
         interrupted=interrupted,
     )
     verdict = gate.run()

@@ -18,10 +18,13 @@ SHOWN_LINES = 15
 
 
 class FollowedLog(LogDiagnosis):
-    """Reads lines with their times. `moved` is the time at which the start last made progress."""
+    """Reads lines with their times. `moved` is the time at which the start last made progress.
 
-    def __init__(self, now: float) -> None:
-        super().__init__()
+    `version` is the vLLM release, None if only the log can tell it.
+    """
+
+    def __init__(self, now: float, version: str | None) -> None:
+        super().__init__(version)
         self.moved = now
         self._tail: deque[str] = deque(maxlen=SHOWN_LINES)
         self._recent: deque[str] = deque(maxlen=REMEMBERED_LINES)

@@ -95,6 +95,7 @@ class Gate:
         *,
         timeout_seconds: float,
         stall_seconds: float,
+        version: str | None = None,
         interrupted: threading.Event | None = None,
     ) -> None:
         self._watch = watch
@@ -104,7 +105,7 @@ class Gate:
         self._stall = stall_seconds
         self._interrupted = interrupted or threading.Event()
         self._began = time.monotonic()
-        self._log = FollowedLog(self._began)
+        self._log = FollowedLog(self._began, version)
         self._lost: float | None = None
         self._start: str | None = None
         self._heard = self._began
