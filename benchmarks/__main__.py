@@ -7,13 +7,14 @@ import sys
 import time
 from types import ModuleType
 
-from benchmarks import crash, gate_cost, gate_delay, swap, unchanged, warm_caches
+from benchmarks import crash, first_answer, gate_cost, gate_delay, swap, unchanged, warm_caches
 from benchmarks.report import machine, record
 from vllm_spark.cli.prepare import ensure_parts_of, ensure_pulumi
 from vllm_spark.config.stack_file import load_stack, stack_file
 from vllm_spark.errors import SetupError
 
 SCENARIOS: dict[str, ModuleType] = {
+    "first-answer": first_answer,
     "gate-delay": gate_delay,
     "crash": crash,
     "gate-cost": gate_cost,
