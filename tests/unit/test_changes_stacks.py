@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ CONFIG: dict[str, Any] = {
     "cache": {"hostPath": "/opt/hf"},
 }
 CANARY = "canary7f3"
+
+
+MARK = r"\(secret, encrypted as [0-9a-f]{8}\)"
 
 
 def write(folder: Path, stack: str, text: str | None = None, **keys: Any) -> None:
@@ -120,6 +124,10 @@ def test_a_changed_secret_is_told_and_never_shown(
 ) -> None:
     change = both(tmp_path, old, new)
     assert change.changes, "that it changed is told"
+    if "secure" in str(new):
+        (row,) = change.changes
+        assert re.fullmatch(MARK, str(row.old)) and re.fullmatch(MARK, str(row.new))
+        assert row.old != row.new
     report = Report(base="a", head="b", stacks=[change])
     for shown in (report.json_text(), markdown(report)):
         assert CANARY not in shown

@@ -117,9 +117,11 @@ def _marked(value: Any) -> Any:
 
 def _told(key: str, text: str | None) -> str | None:
     """The value for a reader: not that of a secret that somebody wrote down in plain text."""
-    if text is None or text.startswith("(secret, encrypted as ") or not _SECRET.match(key):
+    if text is None or not _SECRET.match(key):
         return text
-    return "(not shown)"
+    # The redaction by the key's name may have masked the beginning of the mark.
+    mark = re.search(r"encrypted as [0-9a-f]{8}\)$", text)
+    return f"(secret, {mark[0]}" if mark else "(not shown)"
 
 
 def _exceptions(stack: StackVersion | None) -> list[PolicyException]:
