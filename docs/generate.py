@@ -20,6 +20,8 @@ from pydantic import BaseModel, IPvAnyAddress, SecretStr
 from pydantic.fields import FieldInfo
 
 from tests.planner_data import CONFIGS, DATA, LOADED, shape
+from vllm_spark.changes.markdown import markdown
+from vllm_spark.changes.report import read_report
 from vllm_spark.cli.fit import flags_of, tried
 from vllm_spark.cli.main import main
 from vllm_spark.config.sections import NAMESPACE
@@ -52,6 +54,8 @@ from vllm_spark.memory.report import table
 from vllm_spark.policy.rules import RULES
 from vllm_spark.problems import Unmodelled
 from vllm_spark.project import ROOT
+
+REPORTS = ROOT / "tests" / "data" / "reports"
 
 STACKS = ("spark", "qwen3-32b", "llama33-70b", "qwen3-vl-30b")
 """The stacks of the repository that need a GPU, the guide's first."""
@@ -148,6 +152,12 @@ def summary(*stacks: str) -> str:
         )
     head = ["stack", "model", "KV cache, tokens", "full sequences", "one stream, at most"]
     return _table(head, rows)
+
+
+def report(name: str) -> str:
+    """A recorded report of `vllm-spark plan`, as a quotation."""
+    told = markdown(read_report(REPORTS / f"{name}.json"))
+    return "\n".join(f"> {line}".rstrip() for line in told.splitlines())
 
 
 def waits() -> str:
