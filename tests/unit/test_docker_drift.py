@@ -97,7 +97,9 @@ def test_a_daemon_that_cannot_be_asked_is_neither_gone_nor_as_declared(
     assert not as_declared(NAME, settings(), ())
     daemon.goes_away()
     assert not as_declared(NAME, settings(), ())
-    assert "gone" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "gone" not in said
+    assert f"{NAME}: drift: unknown: no Docker daemon answers at" in said
 
 
 def test_a_comparison_that_fails_is_unknown_and_the_container_runs(

@@ -44,7 +44,8 @@ def as_declared(name: str, settings: Settings, variables: Collection[str]) -> bo
     except NotFound:
         print(f"{name}: drift: the container is gone", flush=True)
         return False
-    except (*UNANSWERED, OSError):
+    except (*UNANSWERED, OSError) as error:
+        print(f"{name}: drift: unknown: {error}", flush=True)
         return False
     try:
         lines = drift_lines(client, settings, variables, container)
