@@ -12,8 +12,9 @@ from components.hooks import in_a_thread
 from components.identity import Release, state_id
 from components.model_cache import ModelCache
 from components.vllm_image import VllmImage
-from vllm_spark.config.container import Capabilities
+from vllm_spark.config.container import Capabilities, Container
 from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.gpus import cdi_names
 from vllm_spark.deployment.serving import (
     CONTAINER_PORT,
     compile_caches,
@@ -88,7 +89,7 @@ class VllmContainer(pulumi.ComponentResource):
                 )
                 for mount in container.mounts
             ],
-            **_gpus(container.gpus),
+            **_gpus(container),
             devices=[
                 docker.ContainerDeviceArgs(host_path=host, container_path=path, permissions=how)
                 for host, path, how in container.device_mappings
@@ -196,16 +197,22 @@ def _capabilities(asked: Capabilities) -> docker.ContainerCapabilitiesArgs | Non
     return docker.ContainerCapabilitiesArgs(adds=asked.add, drops=asked.drop)
 
 
-def _gpus(gpus: str | list[int]) -> dict[str, Any]:
+def _gpus(container: Container) -> dict[str, Any]:
     """The container's argument for GPUs.
 
     Numbers go by device requests: of `gpus: device=0,1` the official plugin makes a count and an id
     at once, which Docker refuses (pulumi-docker 5.2, seen with Docker 20.10).
     """
-    if isinstance(gpus, list):
+    gpus = container.gpus
+    if gpus == "none":
+        return {}
+    if container.gpu_access == "cdi":
+        request = docker.ContainerDeviceRequestArgs(driver="cdi", device_ids=cdi_names(gpus))
+    elif isinstance(gpus, list):
         ids = [str(number) for number in gpus]
         request = docker.ContainerDeviceRequestArgs(
             driver="nvidia", device_ids=ids, capabilities=["gpu"]
         )
-        return {"device_requests": [request]}
-    return {} if gpus == "none" else {"gpus": gpus}
+    else:
+        return {"gpus": gpus}
+    return {"device_requests": [request]}

@@ -46,6 +46,18 @@ def test_gpus_by_number_are_requested_by_their_ids(deploy: Deploy) -> None:
     assert "gpus" not in container
 
 
+@pytest.mark.parametrize(
+    ("gpus", "ids"),
+    [("all", ["nvidia.com/gpu=all"]), ([0, 1], ["nvidia.com/gpu=0", "nvidia.com/gpu=1"])],
+)
+def test_gpus_by_cdi_are_requested_by_the_names_of_their_specification(
+    gpus: str | list[int], ids: list[str], deploy: Deploy
+) -> None:
+    container = deploy("spark", container={"gpus": gpus, "gpuAccess": "cdi"}).inputs(CONTAINER)
+    assert container["deviceRequests"] == [{"driver": "cdi", "deviceIds": ids}]
+    assert "gpus" not in container
+
+
 def test_stack_local_runs_on_the_cpu_with_a_volume(deploy: Deploy) -> None:
     local = deploy("local")
     container = local.inputs(CONTAINER)

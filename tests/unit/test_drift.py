@@ -143,6 +143,8 @@ def test_what_a_container_has_of_its_host_is_compared() -> None:
         ({"endpoint": {"port": 9000}}, "port: runs with 127.0.0.1:8000, declared 127.0.0.1:9000"),
         ({"cache": {"volume": "weights"}}, "cache: runs with /opt/hf, declared weights"),
         ({"container": {**CONFIG["container"], "gpus": [0]}}, "gpus: runs with all, declared 0"),
+        ({"container": {**CONFIG["container"], "gpuAccess": "cdi"}},
+         "gpus: runs with all, declared nvidia.com/gpu=all"),
     ],
 )  # fmt: skip
 def test_a_change_of_the_config_that_is_not_deployed_is_named(

@@ -109,6 +109,21 @@ def test_the_container_that_is_asked_can_change_nothing_and_reach_nothing(
     assert host["PidMode"] == "host", "nvidia-smi names only the processes that it sees"
 
 
+def test_a_container_that_is_asked_gets_the_gpu_as_the_server_will(daemon: FakeDaemon) -> None:
+    requests: list[dict[str, Any]] = []
+
+    def process(container: Container) -> None:
+        requests.extend(container.inspected["HostConfig"]["DeviceRequests"])
+        container.prints(json.dumps(ACCEPTED))
+        container.exits(0)
+
+    daemon.when_started = process
+    ask(settings(ON_GPU, container={"gpus": [0, 1], "gpuAccess": "cdi"}))
+    (request,) = requests
+    assert (request["Driver"], request["Count"]) == ("cdi", 0)
+    assert request["DeviceIDs"] == ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]
+
+
 def test_a_container_that_is_asked_about_flags_alone_sees_no_process_of_the_host(
     daemon: FakeDaemon,
 ) -> None:

@@ -122,6 +122,11 @@ class Container(Section):
     gpus: Literal["all", "none"] | Annotated[list[DeviceNumber], Field(min_length=1)] = Field(
         "all", description="the GPUs that it sees: all, none, or a list of device numbers"
     )
+    gpu_access: Literal["gpus", "cdi"] = Field(
+        "gpus",
+        description="how Docker gives it the GPUs: gpus as docker run --gpus does, or cdi as "
+        "docker run --device nvidia.com/gpu=all does",
+    )
     ipc: Literal["host", "private", "shareable"] = Field(
         "host", description="the IPC namespace (shared memory): host, private or shareable"
     )

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.gpus import cdi_names
 from vllm_spark.deployment.serving import (
     CACHE_PATH,
     SECRET_VARIABLES,
@@ -70,7 +71,9 @@ def _declared(settings: Settings, variables: Collection[str], image_id: str) -> 
     container, endpoint = settings.container, settings.endpoint
     environment = {**compile_caches(settings, image_id), **server_environment(settings)}
     environment |= dict.fromkeys(variables, _SET)
-    gpus = container.gpus
+    gpus = [container.gpus] if isinstance(container.gpus, str) else [*map(str, container.gpus)]
+    if container.gpu_access == "cdi" and container.gpus != "none":
+        gpus = cdi_names(gpus)
     return {
         "image": settings.image.name,
         "image id": image_id,
@@ -78,7 +81,7 @@ def _declared(settings: Settings, variables: Collection[str], image_id: str) -> 
         **{f"variable {name}": value for name, value in environment.items()},
         # On the host's network, the flags `host` and `port` are compared instead.
         **({"port": f"{endpoint.bind}:{endpoint.port}"} if container.network == "bridge" else {}),
-        "gpus": ",".join(map(str, gpus)) if isinstance(gpus, list) else gpus,
+        "gpus": ",".join(gpus),
         "ipc": container.ipc,
         "network": container.network,
         "log": _log(container.log.driver, container.log.options),

@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-KIND = "nvidia.com/gpu"
-"""The kind of CDI device that `nvidia-ctk cdi generate` describes."""
+from vllm_spark.deployment.gpus import CDI_KIND
 
 _ADD_TO_DOCKER = (
     "`sudo apt install nvidia-container-toolkit && sudo systemctl restart docker`: Docker looks "
@@ -48,12 +47,14 @@ class GpuOffer:
             docker=str(info.get("ServerVersion") or "of an unknown release"),
             has_runtime="nvidia" in (info.get("Runtimes") or ()),
             specifications=tuple(info.get("CDISpecDirs") or ()),
-            devices=tuple(name.partition("=")[2] for name in listed if name.startswith(f"{KIND}=")),
+            devices=tuple(
+                name.partition("=")[2] for name in listed if name.startswith(f"{CDI_KIND}=")
+            ),
             warnings=tuple(text for text in info.get("Warnings") or () if "CDI" in text),
         )
 
     def __str__(self) -> str:
-        devices = f"the CDI devices {KIND}={{{','.join(self.devices)}}}"
+        devices = f"the CDI devices {CDI_KIND}={{{','.join(self.devices)}}}"
         offered = [devices] if self.devices else []
         offered += ["the runtime `nvidia`"] if self.has_runtime else []
         lists = " and ".join(offered) or "neither a CDI device nor the runtime `nvidia`"
@@ -64,7 +65,9 @@ class GpuOffer:
 
         `gpus` are the GPUs that the container asks for, as in the config.
         """
-        if rule == "gpu_runtime_missing" and (self.devices or self.has_runtime):
+        if rule == "gpu_runtime_missing" and self.devices:
+            return f"{_ADD_TO_DOCKER}; or, without it, set vllm-spark:container.gpuAccess to cdi"
+        if rule == "gpu_runtime_missing" and self.has_runtime:
             return _ADD_TO_DOCKER
         if rule != "gpu_specification_missing":
             return None

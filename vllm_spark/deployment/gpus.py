@@ -15,6 +15,9 @@ from typing import Any
 GPU_QUERY = "index,uuid,name,compute_cap,memory.total,memory.free"
 """The fields of `nvidia-smi --query-gpu`, in the order of `Gpu`."""
 
+CDI_KIND = "nvidia.com/gpu"
+"""The kind of the CDI devices that are GPUs; a device's name is `KIND=0` or `KIND=all`."""
+
 _UNIFIED_CAPABILITY = "12.1"
 """The compute capability of the GB10, whose GPU has no separate memory."""
 
@@ -36,6 +39,11 @@ class Gpu:
     def is_unified(self) -> bool:
         """Whether it shares the host's memory."""
         return self.compute_capability == _UNIFIED_CAPABILITY
+
+
+def cdi_names(gpus: str | Sequence[int | str]) -> list[str]:
+    """The CDI devices of `vllm-spark:container.gpus`, as `nvidia-ctk cdi generate` names them."""
+    return [f"{CDI_KIND}={gpu}" for gpu in ([gpus] if isinstance(gpus, str) else gpus)]
 
 
 def read_gpus(lines: Iterable[str]) -> list[Gpu]:
@@ -102,7 +110,7 @@ def _names(request: Mapping[str, Any]) -> list[str]:
     """The GPUs that one device request names; "all" stands for all GPUs."""
     given = [str(name) for name in request.get("DeviceIDs") or ()]
     if request.get("Driver") == "cdi" or any("/" in name for name in given):
-        return [name.partition("=")[2] for name in given if name.startswith("nvidia.com/gpu=")]
+        return [name.partition("=")[2] for name in given if name.startswith(f"{CDI_KIND}=")]
     capabilities = {word for group in request.get("Capabilities") or () for word in group}
     if "gpu" not in capabilities and request.get("Driver") != "nvidia":
         return []

@@ -99,6 +99,7 @@ def ask_image(settings: Settings, *, about_flags: bool, image_id: str = "") -> I
         # Some flags name files in the cache. The check writes nothing and needs no network.
         volumes=[(settings.cache.source, CACHE_PATH, "ro")],
         gpus=settings.container.gpus if about_gpu else None,
+        gpu_access=settings.container.gpu_access,
         host_pids=about_gpu,
         host_access=_host_access(settings.container),
     )

@@ -15,6 +15,7 @@ import docker
 from docker.errors import APIError
 from docker.types import DeviceRequest
 
+from vllm_spark.deployment.gpus import cdi_names
 from vllm_spark.docker_host.connection import UNHEARD
 from vllm_spark.docker_host.interruption import still_asking, until_interrupted
 
@@ -25,7 +26,8 @@ GONE_SECONDS = 10
 class OneShot:
     """A Python program for an image. `volumes` are source, path and mode (`rw` or `ro`).
 
-    `gpus` is None, "all" or device numbers. `labels` distinguish the container from servers.
+    `gpus` is None, "all" or device numbers; `gpu_access` is that of the config. `labels`
+    distinguish the container from servers.
     """
 
     image: str
@@ -35,6 +37,7 @@ class OneShot:
     environment: Mapping[str, str] = field(default_factory=dict)
     volumes: Sequence[tuple[str, str, str]] = ()
     gpus: str | list[int] | None = None
+    gpu_access: str = "gpus"
     network: bool = False
     host_pids: bool = False
     """Whether it sees the host's processes; nvidia-smi needs that to list those on a GPU."""
@@ -62,7 +65,7 @@ class OneShot:
             pid_mode="host" if self.host_pids else None,
             network_mode="bridge" if self.network else "none",
             labels=dict(self.labels),
-            device_requests=None if self.gpus is None else [_request(self.gpus)],
+            device_requests=None if self.gpus is None else [_request(self.gpus, self.gpu_access)],
             **self.host_access,
             # The daemon removes it, because it outlives a Pulumi that is killed.
             auto_remove=True,
@@ -101,7 +104,9 @@ def _read(output: Any, said: list[bytes], report: Callable[[str], None]) -> None
         report(rest.decode(errors="replace"))
 
 
-def _request(gpus: str | list[int]) -> DeviceRequest:
+def _request(gpus: str | list[int], access: str) -> DeviceRequest:
+    if access == "cdi":
+        return DeviceRequest(driver="cdi", device_ids=cdi_names(gpus))
     if isinstance(gpus, list):
         return DeviceRequest(device_ids=[str(gpu) for gpu in gpus], capabilities=[["gpu"]])
     return DeviceRequest(count=-1, capabilities=[["gpu"]])
