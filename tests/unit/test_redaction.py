@@ -38,3 +38,11 @@ def test_a_secret_is_masked_in_the_form_in_which_programs_print_it(text: str, sh
 )
 def test_what_is_no_secret_stays_readable(text: str) -> None:
     assert redacted(text) == text
+
+
+@pytest.mark.parametrize("part", ["-", "-a", "a.", "--a", "token", "secret", "://", "-eyJ", "'--"])
+def test_a_line_of_any_length_is_read_once(part: str) -> None:
+    """Repeated for each of its characters, this would not end before the test run is stopped."""
+    line = part * 50_000
+    assert redacted(line) == line
+    assert redacted(f"{line} api_key=hunter2").endswith(" api_key=***")
