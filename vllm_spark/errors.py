@@ -3,6 +3,7 @@
     VllmSparkError
     ├── ConfigError            a stack's config, or flags given by hand, cannot be used
     ├── SetupError             a part of the machine is missing: Pulumi, plugins, an image
+    │   └── DiskFull           there is no room for it
     ├── DockerError
     │   ├── DockerUnavailable  the daemon did not answer; that says nothing about containers
     │   └── DockerRefused      the daemon answered with an error
@@ -51,6 +52,10 @@ class SetupError(VllmSparkError):
     """A part of the machine is missing and could not be made."""
 
     exit_code = 2
+
+
+class DiskFull(SetupError):
+    """There is no room for a part of the machine, so a substitute would not fit either."""
 
 
 class DockerError(VllmSparkError):

@@ -18,7 +18,7 @@ from tests.programs import Programs
 from vllm_spark.cli import prepare, pulumi_command
 from vllm_spark.cli.pulumi_command import read_state, run_pulumi, select
 from vllm_spark.config import stack_file
-from vllm_spark.errors import DockerUnavailable, SetupError
+from vllm_spark.errors import DiskFull, DockerUnavailable, SetupError
 from vllm_spark.setup import environment, plugins, pulumi_cli, steps
 
 
@@ -251,6 +251,20 @@ def test_what_cannot_be_downloaded_is_made_where_the_checkout_can(
     said = capsys.readouterr().err
     assert "it cannot be downloaded\n  building it from its Go module instead" in said
     assert "taking the Python plugins of offline/ instead" in said
+
+
+@pytest.mark.parametrize("missing", ["ensure_cli", "ensure_plugins"])
+def test_what_has_no_room_on_the_disk_gets_no_substitute(
+    missing: str, offline: Offline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room() -> None:
+        steps.run("install it", ["sh", "-c", "echo no space left on device; exit 1"], fix="none")
+
+    monkeypatch.setattr(prepare, "ensure_cli", lambda: None)
+    monkeypatch.setattr(prepare, missing, no_room)
+    with pytest.raises(DiskFull, match="fix: free some disk"):
+        prepare.ensure_pulumi()
+    assert not offline.made
 
 
 @pytest.mark.parametrize("missing", ["ensure_cli", "ensure_plugins"])

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from vllm_spark.config.settings import Settings
 from vllm_spark.docker_host.connection import connect
-from vllm_spark.errors import DockerUnavailable, SetupError
+from vllm_spark.errors import DiskFull, DockerUnavailable, SetupError
 from vllm_spark.setup.environment import cli_on_path, exports
 from vllm_spark.setup.plugins import ensure_plugins
 from vllm_spark.setup.pulumi_cli import ensure_cli, usable_cli
@@ -24,7 +24,7 @@ def ensure_pulumi_cli() -> None:
     try:
         ensure_cli()
     except SetupError as error:
-        if (offline := _offline()) is None:
+        if (offline := _offline()) is None or isinstance(error, DiskFull):
             raise
         say(f"  {error}\n  building it from its Go module instead")
         offline.build_pulumi_cli()
@@ -39,7 +39,7 @@ def ensure_pulumi() -> None:
     try:
         ensure_plugins()
     except SetupError as error:
-        if offline is None:
+        if offline is None or isinstance(error, DiskFull):
             raise
         say(f"  {error}\n  taking the Python plugins of offline/ instead")
         offline.install_python_plugins()

@@ -10,10 +10,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vllm_spark.errors import SetupError
+from vllm_spark.errors import DiskFull, SetupError
 from vllm_spark.project import ROOT, TOOLS
 
 HEARTBEAT_SECONDS = 10.0
+
+_FREE_DISK = "free some disk (`df -h` shows which; `docker system df` what Docker holds)"
 
 
 def say(text: str) -> None:
@@ -31,7 +33,7 @@ def run(
 ) -> None:
     """Run a long command: its last line every ten seconds, all of it in a file under .tools/logs.
 
-    SetupError with the last lines and `fix` if it fails.
+    SetupError with the last lines and `fix` if it fails; DiskFull if the disk is full.
     """
     log = TOOLS / "logs" / f"{what.replace(' ', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -56,13 +58,12 @@ def run(
     finally:
         ended.set()
     if code != 0:
+        kind = SetupError
         lines = log.read_text(errors="replace").splitlines()[-8:]
         shown = "\n".join(f"    | {line}" for line in lines)
         if any("no space left on device" in line.lower() for line in lines):
-            fix = "free some disk (`df -h` shows which; `docker system df` what Docker holds)"
-        raise SetupError(
-            f"{what} failed (exit code {code})\n{shown}\n  all of it: {log}\n  fix: {fix}"
-        )
+            kind, fix = DiskFull, _FREE_DISK
+        raise kind(f"{what} failed (exit code {code})\n{shown}\n  all of it: {log}\n  fix: {fix}")
     say(f"  {what}: done in {time.monotonic() - began:.0f} s")
 
 
