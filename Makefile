@@ -12,7 +12,7 @@ CLI = @$(PYTHON) -m vllm_spark
 INSTALL = python3 vllm_spark/setup/python_packages.py
 ONE = --stack="$$STACK" $(if $(SERVER),--server="$$SERVER")
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock"
-SOURCES = __main__.py benchmarks components docs/generate.py offline policy tests vllm_spark
+SOURCES = __main__.py benchmarks components docs offline policy tests vllm_spark
 
 .PHONY: help up down rollback preview plan status caches logs stop restart fit model diagnose env docs format check test bench lock
 
