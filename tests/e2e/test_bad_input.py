@@ -84,7 +84,7 @@ def test_before_a_first_start_flags_are_not_asked_about_and_the_start_itself_ref
     up = project.up()
     assert up.code != 0
     assert "asking the image's own vLLM about the flags" not in up.output
-    assert "this vLLM does not know: --bogus-flag" in up.output
+    assert "this vLLM 0.32.0 does not know: --bogus-flag" in up.output
     assert "does not serve" in up.output
     assert "Traceback" not in up.output
 

@@ -46,4 +46,4 @@ def test_with_it_the_image_is_pulled_its_digest_recorded_and_the_password_not_sh
     state = project.pulumi("stack", "export").output
     assert repository in state
     assert PASSWORD not in state + up.output
-    assert f"pulling {image}; Ctrl-C waits for the rest of it" in up.output
+    assert f"pulling {image}" in up.output
