@@ -291,6 +291,8 @@ def test_a_socket_that_this_user_may_not_open_is_a_matter_of_the_group(
     def refused(_connection: object) -> None:
         raise PermissionError(13, "Permission denied")
 
+    group = grp.struct_group(("docker", "x", 999, ["somebody"]))
+    monkeypatch.setattr(grp, "getgrnam", lambda _name: group)
     monkeypatch.setattr(UnixHTTPConnection, "connect", refused)
     if given:
         monkeypatch.setenv("DOCKER_HOST", DEFAULT_SOCKET)
