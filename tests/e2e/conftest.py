@@ -5,16 +5,14 @@ from __future__ import annotations
 import fcntl
 import io
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import docker
 import pytest
 from docker.errors import NotFound
 
-from tests.e2e.fake_image import build_fake_image
+from tests.e2e.fake_image import build_fake_image, lock_file
 from tests.e2e.project import GUIDE_IMAGE, LOADS_LONG, LOADS_LONG_PHASE, UP, Project, Underway
 
 STAND_IN = "vllm-spark.stand-in"
@@ -40,10 +38,10 @@ def guide_image(docker_client: docker.DockerClient) -> Iterator[None]:
     NVIDIA's image has an entrypoint that a container must keep. An empty one is enough to create
     containers from; it does not show that the pull works.
     """
-    with (Path(tempfile.gettempdir()) / "vllm-spark-guide-image").open("w") as users:
+    with lock_file("guide-image").open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         # One at a time: two imports would create two image ids.
-        with (Path(tempfile.gettempdir()) / "vllm-spark-guide-image-import").open("w") as importing:
+        with lock_file("guide-image-import").open("w") as importing:
             fcntl.flock(importing, fcntl.LOCK_EX)
             _ensure_guide_image(docker_client)
         yield

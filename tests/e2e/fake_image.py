@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import os
 import tarfile
 import tempfile
 from pathlib import Path
@@ -22,6 +23,11 @@ RUN printf '#!/bin/sh\\nexec python3 -u /fake/fake_server.py "$@"\\n' > "$(comma
 """
 
 
+def lock_file(name: str) -> Path:
+    """A file to lock, for all checkouts of this user; another user could not open it."""
+    return Path(tempfile.gettempdir()) / f"vllm-spark-{os.getuid()}-{name}"
+
+
 def build_fake_image(docker_client: docker.DockerClient) -> str:
     """Build FAKE_IMAGE if it is missing; returns its name."""
     context = io.BytesIO()
@@ -34,7 +40,7 @@ def build_fake_image(docker_client: docker.DockerClient) -> str:
         tar.add(ROOT / "tests" / "data" / "logs", "logs")
     context.seek(0)
     # One test process at a time: two builds would create two image ids.
-    with (Path(tempfile.gettempdir()) / "vllm-spark-fake-image").open("w") as building:
+    with lock_file("fake-image").open("w") as building:
         fcntl.flock(building, fcntl.LOCK_EX)
         docker_client.images.build(fileobj=context, custom_context=True, tag=FAKE_IMAGE, rm=True)
     return FAKE_IMAGE
