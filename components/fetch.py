@@ -13,7 +13,8 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
-from components.provider import RECORD, Provider, fingerprint
+from components.provider import Provider, fingerprint
+from vllm_spark.deployment.records import RECORD, record_of
 from vllm_spark.deployment.repositories import Repository
 from vllm_spark.deployment.tenants import Identity
 from vllm_spark.docker_host.fetch import Fetch as Fetching
@@ -24,7 +25,7 @@ class FetchProvider(Provider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Fetch. An error leaves no resource behind, so the next up goes on."""
-        return CreateResult(id_=props[RECORD]["repository"]["id"], outs=_fetched(props))
+        return CreateResult(id_=record_of(props)["repository"]["id"], outs=_fetched(props))
 
     def update(self, _id: str, _olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
         """Fetch again: the repository, its source or its destination has changed."""
@@ -32,7 +33,7 @@ class FetchProvider(Provider):
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         """Changed if repository, source or destination changed; not image, token or release."""
-        return DiffResult(changes=olds.get("what") != news["what"])
+        return DiffResult(changes=olds.get("what") != news.get("what"))
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         """Stop a running download. What is in the cache stays."""
@@ -40,7 +41,7 @@ class FetchProvider(Provider):
 
 
 def _of(props: dict[str, Any]) -> Fetching:
-    record = props[RECORD]
+    record = record_of(props)
     return Fetching(
         identity=Identity(**record["identity"]),
         image=record["image"],

@@ -13,8 +13,9 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
 
-from components.provider import RECORD, Provider, fingerprint_of
+from components.provider import Provider, fingerprint_of
 from vllm_spark.config.sections import Health
+from vllm_spark.deployment.records import RECORD, record_of
 from vllm_spark.docker_host.container_watch import still_runs
 from vllm_spark.docker_host.wait_for_answer import wait_for_answer
 from vllm_spark.gate.probe import Probe
@@ -41,13 +42,13 @@ class HealthGateProvider(Provider):
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """On refresh: is the start that answered still the one that runs?"""
-        healthy = still_runs(props[RECORD]["containerId"], props.get("startedAt"))
+        healthy = still_runs(record_of(props)["containerId"], props.get("startedAt"))
         return ReadResult(id_, {**props, "healthy": healthy})
 
 
 def _answered(props: dict[str, Any]) -> dict[str, Any]:
     """The resource's outputs once the model has answered."""
-    record = props[RECORD]
+    record = record_of(props)
     answered = wait_for_answer(
         record["containerName"],
         record["containerId"],

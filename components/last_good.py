@@ -16,9 +16,10 @@ from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 
 from components.health_gate import HealthGate
 from components.model_weights import ModelWeights
-from components.provider import RECORD, Provider, fingerprint_of
+from components.provider import Provider, fingerprint_of
 from components.vllm_image import VllmImage
 from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.records import RECORD, record_of
 
 
 class LastGoodProvider(Provider):
@@ -40,8 +41,8 @@ class LastGoodProvider(Provider):
 
 def _recorded(olds: dict[str, Any], props: dict[str, Any]) -> dict[str, Any]:
     """The outputs. The time is that of the container's first answer; later changes keep it."""
-    container = (props.get(RECORD) or {}).get("containerId")
-    known = container is not None and (olds.get(RECORD) or {}).get("containerId") == container
+    container = record_of(props).get("containerId")
+    known = container is not None and record_of(olds).get("containerId") == container
     now = datetime.now(UTC).isoformat(timespec="seconds") if container else None
     return {**props, "answeredAt": olds["answeredAt"] if known else now}
 

@@ -18,8 +18,9 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
 
-from components.provider import RECORD, Provider, fingerprint_of
+from components.provider import Provider, fingerprint_of
 from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.records import RECORD, record_of
 from vllm_spark.deployment.tenants import Identity
 from vllm_spark.docker_host.drift import as_declared
 from vllm_spark.docker_host.preflight import Preflight as Checks
@@ -41,19 +42,19 @@ class PreflightProvider(Provider):
 
         The gate's time limits do not count.
         """
-        changed = olds.get("declaration") != news["declaration"]
+        changed = olds.get("declaration") != news.get("declaration")
         return DiffResult(changes=changed or not olds.get("passed"))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """On refresh: is the container that passed still there, running, and as declared?"""
-        record = props[RECORD]
+        record = record_of(props)
         declared = Settings.from_declared(record["settings"])
         passed = as_declared(record["containerName"], declared, record["variables"])
         return ReadResult(id_, {**props, "passed": passed})
 
 
 def _checked(props: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    record = props[RECORD]
+    record = record_of(props)
     settings = Settings.from_declared(record["settings"])
     if settings.state == "stopped":
         known = {key: before.get(key) for key in ("flagsAccepted", "vllmVersion")}

@@ -39,13 +39,6 @@ from pulumi.dynamic import ConfigureRequest, ResourceProvider
 from vllm_spark.docker_host.interruption import interrupted
 from vllm_spark.errors import VllmSparkError
 
-RECORD = "__record"
-"""The input of a resource that holds what its provider works with, and what later commands read.
-
-Pulumi keeps an input in the state whatever its name, and shows none whose name begins like this. So
-a preview shows a changed flag in the container, and not once more in each resource that knows it.
-"""
-
 THREADS = 64
 ENGINE_LOOK_SECONDS = 1.0
 GRACE_SECONDS = 3.0

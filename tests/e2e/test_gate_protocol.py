@@ -14,9 +14,9 @@ import docker
 import grpc  # type: ignore[import-untyped]
 import pytest
 
-from components.provider import RECORD
 from offline.bootstrap.vllm_image import IMAGE
 from tests.e2e.gate_process import GateProcess
+from vllm_spark.deployment.records import RECORD
 
 pytestmark = pytest.mark.docker
 

@@ -7,9 +7,9 @@ from typing import Any
 from pulumi.runtime.rpc import unwrap_rpc_secret
 
 from components.last_good import LastGoodProvider
-from components.provider import RECORD
 from tests.stack.conftest import Deploy
 from vllm_spark.deployment.last_good import RESOURCE
+from vllm_spark.deployment.records import RECORD
 
 
 def properties(container: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import pulumi
 import pytest
 from pulumi.runtime.rpc import is_rpc_secret, unwrap_rpc_secret
 
-from components.provider import RECORD
 from tests.stack.conftest import Deploy
+from vllm_spark.deployment.records import RECORD
 from vllm_spark.errors import DockerUnavailable
 
 CONTAINER = "docker:index/container:Container"

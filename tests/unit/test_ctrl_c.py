@@ -11,11 +11,12 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 
 from components.preflight import PreflightProvider
-from components.provider import RECORD, Provider
+from components.provider import Provider
 from tests.e2e.gate_process import GateProcess
 from tests.fake_daemon import PATIENCE_SECONDS, FakeDaemon, never_answers, never_ends
 from tests.unit.test_preflight import NAME, ON_GPU, US, image_says, settings
 from tests.unit.test_provider import gate_properties
+from vllm_spark.deployment.records import RECORD
 from vllm_spark.docker_host import interruption
 from vllm_spark.docker_host.connection import connect
 from vllm_spark.docker_host.container_watch import ContainerWatch

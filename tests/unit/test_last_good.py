@@ -47,6 +47,13 @@ def test_a_state_without_an_answer_has_no_last_good_deployment() -> None:
     assert LastGoodDeployment.of_state([stopped]) == {}, "the record of one that has never run"
 
 
+def test_a_deployment_in_a_state_from_before_the_records_is_found() -> None:
+    newer = record()["outputs"]
+    older = {**newer.pop("__record"), **newer}
+    (found,) = LastGoodDeployment.of_state([{"type": RESOURCE, "outputs": older}]).values()
+    assert found == good()
+
+
 def test_each_server_of_a_program_has_its_own() -> None:
     found = LastGoodDeployment.of_state([record(), record(server="second", containerId="89")])
     assert {name: one.container_id for name, one in found.items()} == {

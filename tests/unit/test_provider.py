@@ -16,12 +16,12 @@ from components import health_gate, provider
 from components.health_gate import HealthGateProvider
 from components.identity import ReleaseProvider, StateIdProvider
 from components.preflight import PreflightProvider
-from components.provider import RECORD
 from tests.e2e.gate_process import GateProcess
 from tests.fake_daemon import Container, FakeDaemon
 from tests.unit.test_docker_drift import add_declared
 from tests.unit.test_drift import settings
 from vllm_spark import __version__
+from vllm_spark.deployment.records import RECORD
 from vllm_spark.docker_host import preflight
 from vllm_spark.docker_host.interruption import interrupted
 from vllm_spark.docker_host.wait_for_answer import Answered
@@ -190,6 +190,20 @@ def test_a_refresh_asks_whether_the_start_that_answered_still_runs(daemon: FakeD
     assert not outs["healthy"]
 
 
+def flat(properties: dict[str, Any]) -> dict[str, Any]:
+    """The properties as vllm-spark wrote them into a state before it had a record."""
+    return {**{key: properties[key] for key in properties if key != RECORD}, **properties[RECORD]}
+
+
+def test_a_refresh_asks_of_a_gate_in_a_state_from_before_the_records(daemon: FakeDaemon) -> None:
+    container = daemon.add("vllm-spark")
+    state = {
+        **flat(gate_properties(container.id)),
+        "startedAt": container.inspected["State"]["StartedAt"],
+    }
+    assert HealthGateProvider().read("gate-1", state).outs == {**state, "healthy": True}
+
+
 def test_only_a_question_that_changed_or_an_answer_that_is_no_longer_true_is_asked_again() -> None:
     olds = {**gate_properties("4567"), "healthy": True}
     news = gate_properties("4567")
@@ -233,6 +247,15 @@ def test_a_preflight_that_passed_notes_the_flags(monkeypatch: pytest.MonkeyPatch
     assert created.outs["vllmVersion"] == "0.29.0"
     checks.update("preflight-1", created.outs, preflight_properties())
     assert known == ["", "the key"]
+
+
+def test_a_refresh_asks_of_a_preflight_in_a_state_from_before_the_records(
+    daemon: FakeDaemon,
+) -> None:
+    state = flat(preflight_properties())
+    outs = PreflightProvider().read("preflight-1", state).outs
+    assert outs == {**state, "passed": False}, "no container is there"
+    assert PreflightProvider().diff("preflight-1", outs, preflight_properties()).changes
 
 
 def test_a_server_that_stays_stopped_is_not_checked(daemon: FakeDaemon) -> None:

@@ -157,6 +157,15 @@ def test_a_container_that_is_gone_has_drifted(daemon: FakeDaemon) -> None:
     assert json.loads(ran.stdout)["servers"][0]["drift"] == ["container: gone, declared"]
 
 
+def test_a_server_in_a_state_from_before_the_records_is_known(
+    state: State, server: Container
+) -> None:
+    (preflight,) = state["resources"][1:]
+    preflight["outputs"] = preflight["outputs"]["__record"]
+    (known,) = servers.servers_of("spark")
+    assert (known.name, known.container) == ("vllm", server.name)
+
+
 def test_drift_of_nothing_deployed_or_without_docker_is_not_known(
     state: State, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import click
 
 from vllm_spark.cli.pulumi_command import read_state
 from vllm_spark.config.settings import Settings
+from vllm_spark.deployment.records import record_of
 
 RESOURCE = "pulumi-python:dynamic/spark:Preflight"
 
@@ -32,7 +33,7 @@ def servers_of(stack: str, only: str | None = None) -> list[Server]:
     UsageError for a name that the stack does not have, SetupError if there is no state to read.
     """
     records = [
-        resource["outputs"]["__record"]
+        record_of(resource["outputs"])
         for resource in read_state(stack).get("resources", [])
         if resource["type"] == RESOURCE
     ]

@@ -19,6 +19,7 @@ from vllm_spark.config.sections import NAMESPACE
 from vllm_spark.config.settings import ROLLBACK, SECRETS, Settings, as_value
 from vllm_spark.config.stack_file import encrypted
 from vllm_spark.deployment.config_diff import Config
+from vllm_spark.deployment.records import record_of
 from vllm_spark.errors import RollbackError
 
 RESOURCE = "pulumi-python:dynamic/spark:LastGood"
@@ -70,7 +71,7 @@ class LastGoodDeployment:
                 ready_seconds=record.get("readySeconds"),
             )
             for output in outputs
-            if (record := output.get("__record"))
+            if (record := record_of(output)).get("settings")
         }
 
     @property
