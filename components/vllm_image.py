@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -11,6 +12,7 @@ import pulumi_docker as docker
 
 from components.hooks import in_a_thread
 from vllm_spark.config.sections import Image
+from vllm_spark.diagnosis.verdict import diagnose
 from vllm_spark.docker_host.pull import LIMIT_SECONDS, pull
 
 
@@ -60,12 +62,20 @@ class VllmImage(pulumi.ComponentResource):
     def _say_fix(self, args: pulumi.ErrorHookArgs) -> bool:
         """Log the fix: the plugin's message ends with the registry's own. False: do not retry."""
         if args.failed_operation != "delete":
-            pulumi.log.error(
-                f"{self.name}: fix: see vllm-spark:image.name for a typo; `docker pull` the name "
-                "for the registry's own words; where it wants a login, `pulumi config set "
-                "--secret vllm-spark:registryPassword`; behind a proxy, the daemon needs its own"
-            )
+            pulumi.log.error(f"{self.name}: fix: {fix_of_pull(args.errors)}")
         return False
+
+
+def fix_of_pull(errors: Sequence[str]) -> str:
+    """The fix, by the errors of a failed pull: that of its cause if the catalogue knows it."""
+    found = diagnose(line for error in errors for line in error.splitlines())
+    if found.rule not in {"", "image_not_found"}:
+        return found.fix
+    return (
+        "see vllm-spark:image.name for a typo; `docker pull` the name for the registry's own "
+        "words; where it wants a login, `pulumi config set --secret vllm-spark:registryPassword`; "
+        "behind a proxy, the daemon needs its own"
+    )
 
 
 def _pull_hook(

@@ -62,7 +62,7 @@ def waits() -> str:
         ("a download from which nothing arrives", fetch_weights.STALL_SECONDS, keeps),
         ("a whole download", fetch.LIMIT_SECONDS, keeps),
         ("the image's words on GPU and flags", image_check.PATIENCE_SECONDS, ends),
-        ("the memory of a remote host", host.MEMORY_SECONDS, ends),
+        ("the memory of a remote host, and whether an image runs there", host.PRINT_SECONDS, ends),
         (
             "a server that a takeover stops",
             preflight.TAKEOVER_STOP_SECONDS,

@@ -89,7 +89,7 @@ def test_events_that_do_not_end_leave_the_end_unknown(fault: Any, daemon: FakeDa
 def test_a_container_that_never_tells_the_memory_is_given_up(
     daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_host, "MEMORY_SECONDS", 1)
+    monkeypatch.setattr(docker_host, "PRINT_SECONDS", 1)
     daemon.info["MemTotal"] = 1
     host = DockerHost(NAME, IMAGE)
     assert ends(lambda: host.memory())

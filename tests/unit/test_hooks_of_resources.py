@@ -10,6 +10,7 @@ import pytest
 from pulumi.runtime._callbacks import _CallbackServicer
 
 from components.hooks import in_a_thread
+from components.vllm_image import fix_of_pull
 from vllm_spark.errors import PreflightError
 
 Say = Callable[[str], None]
@@ -58,3 +59,19 @@ def test_any_other_error_keeps_its_frames() -> None:
     with pytest.raises(KeyError) as failed:
         run(work)
     assert "test_hooks_of_resources.py" in shown(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "fix"),
+    [
+        ("no matching manifest for linux/arm64/v8 in the manifest list entries", "arm64 (aarch64)"),
+        ("failed to register layer: write /x: no space left on device", "docker system df"),
+        ("manifest for nvcr.io/nvidia/vllm:25.99 not found: manifest unknown", "for a typo"),
+        (
+            "proxyconnect tcp: dial tcp: connection refused",
+            "the daemon needs its own",
+        ),
+    ],
+)
+def test_a_failed_pull_has_the_fix_of_its_cause(said: str, fix: str) -> None:
+    assert fix in fix_of_pull([f"error pulling image: {said}\nplugin", "an earlier one"])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fake_daemon import GPU, Container, FakeDaemon, hangs_up, refuses
+from tests.fake_daemon_api import STDERR
 from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.tenants import CHECK_LABEL, Identity
 from vllm_spark.docker_host.image_check import flags_key
@@ -262,6 +263,43 @@ def test_a_plan_that_cannot_be_made_is_said_and_no_problem(
 
 
 # The image
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_an_image_for_another_processor_is_a_problem_unless_its_programs_run(
+    emulated: bool, daemon: FakeDaemon, port: int
+) -> None:
+    serving(daemon)
+    daemon.info["Architecture"] = "aarch64"
+    daemon.images[IMAGE]["Architecture"] = "amd64"
+    answers = daemon.when_started
+
+    def process(container: Container) -> None:
+        if emulated and "print('runs')" in container.inspected["Config"]["Cmd"]:
+            container.prints("runs\n")
+            container.exits()
+        elif emulated:
+            answers(container)
+        else:
+            container.prints("exec /usr/bin/python3: exec format error\n", STDERR)
+            container.exits(255)
+
+    daemon.when_started = process
+    if emulated:
+        assert check(settings(port))
+    else:
+        said = problems(settings(port))
+        assert f"vllm-spark:image.name: {IMAGE} is built for amd64, and this host is arm64" in said
+        assert f"docker pull --platform linux/arm64 {IMAGE}" in said
+        assert said.count("fix:") == 1, "nothing else is asked of an image that does not run"
+
+
+def test_an_image_that_docker_does_not_start_for_its_processor_is_a_problem(
+    daemon: FakeDaemon, port: int
+) -> None:
+    daemon.images[IMAGE]["Architecture"] = "arm64"
+    daemon.fault(r"POST /containers/create", refuses(400, "no such platform"))
+    assert "its programs do not run here (no such platform)" in problems(settings(port))
 
 
 def test_flags_that_cannot_be_checked_are_said_and_not_noted_as_accepted(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from docker.errors import DockerException, NotFound
+from docker.errors import APIError, DockerException, NotFound
 from requests.exceptions import RequestException
 
 from vllm_spark.config.sections import Endpoint
@@ -31,8 +31,11 @@ from vllm_spark.memory.limits import GIB
 from vllm_spark.problems import Problem, Unmodelled
 
 MEMINFO = Path("/proc/meminfo")
-MEMORY_SECONDS = 60.0
-"""The limit of a container that only prints a file."""
+PRINT_SECONDS = 60.0
+"""The limit of a container that only prints something."""
+
+_AS_IN_IMAGES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""The processor's name in an image, by its name in the daemon's answers."""
 
 
 class DockerHost:
@@ -71,10 +74,39 @@ class DockerHost:
                 labels={CHECK_LABEL: "yes"},
             )
             try:
-                text = shot.run(self.client, limit_seconds=MEMORY_SECONDS)
+                text = shot.run(self.client, limit_seconds=PRINT_SECONDS)
             except TimeoutError as error:
-                raise ValueError(f"no answer within {MEMORY_SECONDS:.0f} s") from error
+                raise ValueError(f"no answer within {PRINT_SECONDS:.0f} s") from error
         return read_meminfo(text)
+
+    def architecture_problem(self) -> Problem | None:
+        """An image for another processor; None if its programs run, perhaps by emulation.
+
+        Docker starts a container of such an image, which ends at once without an answer.
+        Interrupted after Ctrl-C.
+        """
+        api: Any = self.client.api
+        here = _AS_IN_IMAGES.get(self.client.info()["Architecture"])
+        try:
+            built = api.inspect_image(self._image)["Architecture"]
+            if here is None or built == here:
+                return None
+            shot = OneShot(self._image, "print('runs')", (), labels={CHECK_LABEL: "yes"})
+            if shot.run(self.client, limit_seconds=PRINT_SECONDS) == "runs":
+                return None
+        except (NotFound, TimeoutError):
+            return None
+        except APIError as error:
+            said = f" ({error.explanation})"
+        else:
+            said = ""
+        return Problem(
+            "vllm-spark:image.name",
+            f"{self._image} is built for {built}, and this host is {here}: "
+            f"its programs do not run here{said}",
+            f"`docker pull --platform linux/{here} {self._image}` where the tag has that too "
+            f"(`docker manifest inspect` lists it); if not, name an image for {here}",
+        )
 
     def _meminfo_here(self) -> str | None:
         """This machine's memory, if the daemon runs here: then both see the same memory."""

@@ -77,9 +77,12 @@ class Preflight:
         key = flags_key(settings, self.image_id)
         # If nothing serves yet, there is nothing to protect, and the start reports the same error.
         about_flags = self.accepted != key and (serves or settings.gpu.takeover)
-        if about_flags:
-            self._say("asking the image's own vLLM about the flags")
-        answer = ask_image(settings, about_flags=about_flags, image_id=self.image_id)
+        if (another_processor := host.architecture_problem()) is not None:
+            answer = ImageAnswer(problems=(another_processor,))
+        else:
+            if about_flags:
+                self._say("asking the image's own vLLM about the flags")
+            answer = ask_image(settings, about_flags=about_flags, image_id=self.image_id)
         told = self._about_release(answer.version)
         tenants = host.tenants(settings, identity, answer.gpus, answer.holders)
         stopped = tenants if settings.gpu.takeover else []
