@@ -67,9 +67,13 @@ class VllmImage(pulumi.ComponentResource):
 
 
 def fix_of_pull(errors: Sequence[str]) -> str:
-    """The fix, by the errors of a failed pull: that of its cause if the catalogue knows it."""
+    """The fix, by the errors of a failed pull.
+
+    Of the catalogue, only the rules that mean the same here: "connection refused" in the log of a
+    server is about the hub.
+    """
     found = diagnose(line for error in errors for line in error.splitlines())
-    if found.rule not in {"", "image_not_found"}:
+    if found.rule in {"disk_full", "wrong_architecture"}:
         return found.fix
     return (
         "see vllm-spark:image.name for a typo; `docker pull` the name for the registry's own "

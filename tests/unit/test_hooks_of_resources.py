@@ -66,6 +66,8 @@ def test_any_other_error_keeps_its_frames() -> None:
     [
         ("no matching manifest for linux/arm64/v8 in the manifest list entries", "arm64 (aarch64)"),
         ("failed to register layer: write /x: no space left on device", "docker system df"),
+        ("dial tcp 127.0.0.1:1: connect: connection refused", "for a typo"),
+        ("no basic auth credentials", "vllm-spark:registryPassword"),
         ("manifest for nvcr.io/nvidia/vllm:25.99 not found: manifest unknown", "for a typo"),
         (
             "proxyconnect tcp: dial tcp: connection refused",

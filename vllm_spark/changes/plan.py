@@ -13,7 +13,7 @@ from vllm_spark.changes.comparison import compare, findings
 from vllm_spark.changes.conflicts import new_conflicts
 from vllm_spark.changes.downtime import Records, downtime
 from vllm_spark.changes.report import MOST_ENTRIES, MOST_STACKS, Downtime, Report, StackChange
-from vllm_spark.changes.revisions import copy_commit, copy_working_tree, resolve
+from vllm_spark.changes.revisions import copy_commit, copy_working_tree
 from vllm_spark.changes.stack_version import StackVersion, is_stack_file, stacks_in
 from vllm_spark.changes.trial_run import ProgramError, TrialState, trial_state
 from vllm_spark.errors import ChangesError
@@ -25,13 +25,14 @@ WORKING_TREE = "working tree"
 _RUNS_AT_A_TIME = 2
 
 
-def report_of(ref: str, *, run_base_code: bool, records: Callable[[], Records]) -> Report:
-    """What differs between the commit `ref` and the working tree.
+def report_of(
+    ref: str, commit: str, *, run_base_code: bool, records: Callable[[], Records]
+) -> Report:
+    """What differs between `commit`, which `ref` names, and the working tree.
 
     The code of the base runs only with `run_base_code`; else its stack files and `models/` are
-    evaluated with the code of the working tree. ChangesError if there is nothing to compare.
+    evaluated with the code of the working tree. ChangesError if they cannot be compared.
     """
-    commit = resolve(ref)
     with tempfile.TemporaryDirectory(prefix="vllm-spark-plan-") as temporary:
         folders = [Path(temporary) / name for name in ("base", "head", "state")]
         base, head, state = folders

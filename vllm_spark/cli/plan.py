@@ -20,6 +20,7 @@ from vllm_spark.changes.downtime import Records, downtime
 from vllm_spark.changes.markdown import markdown
 from vllm_spark.changes.plan import report_of
 from vllm_spark.changes.report import Report
+from vllm_spark.changes.revisions import resolve
 from vllm_spark.changes.stack_version import as_deployed, read_stack
 from vllm_spark.changes.trial_run import step_of
 from vllm_spark.cli.options import json_option
@@ -63,8 +64,9 @@ class _Gate(click.Command):
 def plan(base: str, run_base_code: bool, as_json: bool) -> None:
     """Say what merging the working tree into REF would do, as Markdown."""
     try:
+        commit = resolve(base)
         ensure_pulumi_cli()
-        report = report_of(base, run_base_code=run_base_code, records=_records)
+        report = report_of(base, commit, run_base_code=run_base_code, records=_records)
     except VllmSparkError as error:
         click.echo(f"error: {error}", err=True)
         raise click.exceptions.Exit(NOT_KNOWN) from None
