@@ -52,6 +52,19 @@ def test_a_changed_flag_is_told_with_its_downtime_and_numbers(clone: Clone) -> N
     assert file.read_text() == before, "no line of a throw-away passphrase is left in it"
 
 
+def test_a_file_with_the_salt_of_its_secrets_is_compared_without_their_passphrase(
+    clone: Clone,
+) -> None:
+    file = clone.directory / "Pulumi.spark.yaml"
+    salt = "v1:ZJMeakgMe3I=:v1:qgPPRLU3IblAxAxr:XEvZC5XYIsqS5yJXANqsOk+RTLgd8w=="
+    key = "  vllm-spark:apiKey: {secure: 'v1:qgPPRLU3IblAxAxr:XEvZC5XYIsqS5yJXANqsOk+RTLgd8w=='}"
+    file.write_text(f"{file.read_text()}{key}\nencryptionsalt: {salt}\n")
+    clone.commit()
+    file.write_text(file.read_text().replace("max-num-seqs: 64", "max-num-seqs: 128"))
+    found = clone.report()
+    assert found["spark"]["downtime"]["container"] == "replaced", found["spark"]["unknowns"]
+
+
 def test_what_needs_no_new_container_is_updated_in_place(clone: Clone) -> None:
     clone.change("local", health={"timeoutSeconds": 60})
     clone.change("spark", container={"ulimits": {"memlock": -1, "stack": 67108864}})

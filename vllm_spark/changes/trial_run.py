@@ -53,13 +53,21 @@ class TrialState:
         Without `before`, everything is new. The folders hold the program and its stack files.
         ProgramError if the program fails.
         """
-        self._pulumi(before or after, "stack", "init", "--no-select", "--stack", stack)
+        self._init(before or after, stack)
         if before is not None:
             planned = self._preview(before, stack)
             state = self.folder / f"{stack}.json"
             state.write_text(json.dumps(self._deployment(planned)))
             self._pulumi(before, "stack", "import", "--stack", stack, "--file", str(state))
         return [step_of(step) for step in self._preview(after, stack)]
+
+    def _init(self, folder: Path, stack: str) -> None:
+        # Out of Pulumi's way: it refuses a file that holds the salt of another passphrase.
+        file = folder / f"Pulumi.{stack}.yaml"
+        written = file.read_text()
+        file.unlink()
+        self._pulumi(folder, "stack", "init", "--no-select", "--stack", stack)
+        file.write_text(written)
 
     def _preview(self, folder: Path, stack: str) -> list[dict[str, Any]]:
         self._write_config(folder, stack)
