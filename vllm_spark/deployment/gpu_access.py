@@ -76,7 +76,8 @@ class GpuOffer:
             there = [name for name in self.devices if name.isdecimal()] or ["all"]
             return f"set vllm-spark:container.gpus to GPUs of this host: {', '.join(there)}"
         folder = next(iter(self.specifications), "/etc/cdi")
+        named = "; vllm-spark:container.gpus can name the GPUs that `nvidia-smi -L` lists there"
         return (
             f"`sudo nvidia-ctk cdi generate --output={folder}/nvidia.yaml`; if that fails, see "
-            "whether `nvidia-smi` works on the host"
+            f"whether `nvidia-smi` works on the host{named if missing else ''}"
         )
