@@ -90,6 +90,12 @@ lock: .venv/ready-dev ## resolve the ranges of pyproject.toml anew, into require
 	@$(LOCK) --upgrade --extra policy pyproject.toml -o requirements.txt
 	@$(LOCK) --upgrade --extra policy --constraints requirements.txt pyproject.toml --group dev -o requirements-dev.txt
 
+# Of another processor, or of a Python that is gone: make it anew.
+ifeq ($(shell test ! -e .venv/ready || $(PYTHON) -V >/dev/null 2>&1 || echo broken),broken)
+.venv/ready: broken
+.PHONY: broken
+endif
+
 .venv/ready: requirements.txt
 	@$(INSTALL) $< $@
 

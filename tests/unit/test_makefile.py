@@ -72,7 +72,7 @@ def install_python(folder: Path, script: str) -> None:
 @pytest.fixture
 def recorder(folder: Path) -> Iterator[Path]:
     """Nothing but make itself may be run by a value: the folder stays as it is."""
-    install_python(folder, "printf '%s\\0' \"$@\" END >> arguments")
+    install_python(folder, "[ $1 = -V ] && exit\nprintf '%s\\0' \"$@\" END >> arguments")
     before = set(folder.iterdir())
     yield folder
     assert set(folder.iterdir()) - before <= {folder / "arguments"}
@@ -159,6 +159,14 @@ def test_a_value_of_the_environment_is_data_too(recorder: Path, value: str) -> N
     assert recorded(recorder, "status", STACK=value, SERVER=value, JSON=value) == [
         [*VLLM_SPARK, "status", f"--stack={value}", f"--server={value}", "--json"]
     ]
+
+
+def test_an_environment_that_does_not_run_here_is_made_anew(folder: Path) -> None:
+    (folder / ".venv" / "bin" / "python").write_bytes(b"\x7fELF of another processor")
+    planned = make(folder, "--dry-run", "status")
+    assert "python_packages.py requirements.txt .venv/ready" in planned.stdout
+    install_python(folder, "exit 0")
+    assert "python_packages.py" not in make(folder, "--dry-run", "status").stdout
 
 
 def test_without_values_stack_local_is_meant(recorder: Path) -> None:

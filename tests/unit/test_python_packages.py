@@ -66,6 +66,16 @@ def test_one_without_pip_is_completed(folder: Path) -> None:
     assert (folder / ".venv" / "bin" / "pip").exists()
 
 
+def test_one_of_a_python_that_is_gone_is_made_anew(folder: Path) -> None:
+    packages = folder / ".venv" / "lib" / "package"
+    packages.mkdir(parents=True)
+    (folder / ".venv" / "bin").mkdir()
+    (folder / ".venv" / "bin" / "python").symlink_to("/nowhere/python3.10")
+    assert install().returncode == 0
+    assert not packages.exists()
+    subprocess.run([folder / ".venv" / "bin" / "python", "-m", "pip", "--version"], check=True)
+
+
 def test_a_python_without_ensurepip_is_said_with_the_package_to_install(bare: None) -> None:
     ran = install()
     assert ran.returncode == 1
@@ -77,8 +87,8 @@ def test_a_python_without_ensurepip_is_said_with_the_package_to_install(bare: No
 @pytest.mark.parametrize(
     ("tool", "call"),
     [
-        ("uv", f"venv --quiet --seed --allow-existing --python {sys.executable} .venv"),
-        ("virtualenv", f"--quiet --python {sys.executable} .venv"),
+        ("uv", f"venv --quiet --seed --clear --python {sys.executable} .venv"),
+        ("virtualenv", f"--quiet --clear --python {sys.executable} .venv"),
     ],
 )
 def test_without_ensurepip_uv_and_virtualenv_do(

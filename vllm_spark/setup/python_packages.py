@@ -54,7 +54,10 @@ def main(file: str, stamp: str) -> None:
 
 
 def has_pip() -> bool:
-    """Whether there is an environment with pip. One that was not made to the end has none."""
+    """Whether there is an environment with pip that runs here.
+
+    One that was not made to the end has none; one of another processor does not run.
+    """
     try:
         asked = subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True, check=False)
     except OSError:
@@ -65,12 +68,12 @@ def has_pip() -> bool:
 def how_to_make() -> list[str]:
     """A command that makes an environment with pip at the path that follows."""
     if importlib.util.find_spec("ensurepip") is not None:
-        return [sys.executable, "-m", "venv"]
+        return [sys.executable, "-m", "venv", "--clear"]
     # Debian and Ubuntu package ensurepip apart, and do not install it with Python.
     if shutil.which("uv") is not None:
-        return ["uv", "venv", "--quiet", "--seed", "--allow-existing", "--python", sys.executable]
+        return ["uv", "venv", "--quiet", "--seed", "--clear", "--python", sys.executable]
     if shutil.which("virtualenv") is not None:
-        return ["virtualenv", "--quiet", "--python", sys.executable]
+        return ["virtualenv", "--quiet", "--clear", "--python", sys.executable]
     raise failed(
         "this Python cannot make a virtual environment: its module ensurepip is not installed",
         f"`sudo apt install {NAME}-venv` (or install uv), then repeat",
