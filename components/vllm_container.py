@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
-from components.hooks import in_a_thread
+from components.hooks import fix_hook, in_a_thread
 from components.identity import Release, state_id
 from components.model_cache import ModelCache
 from components.vllm_image import VllmImage
@@ -121,7 +121,8 @@ class VllmContainer(pulumi.ComponentResource):
                 replace_on_changes=["start"],
                 delete_before_replace=True,
                 hooks=pulumi.ResourceHookBinding(
-                    before_create=[_room_hook(resource_name, name, identity, settings)]
+                    before_create=[_room_hook(resource_name, name, identity, settings)],
+                    on_error=[fix_hook(resource_name, name)],
                 ),
             ),
         )

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
 import pulumi
 import pulumi_docker as docker
 
-from components.hooks import in_a_thread
+from components.hooks import fix_hook, in_a_thread
 from vllm_spark.config.sections import Image
-from vllm_spark.diagnosis.verdict import diagnose
+from vllm_spark.diagnosis.answer import Diagnosis
 from vllm_spark.docker_host.pull import LIMIT_SECONDS, pull
 
 
@@ -50,7 +49,7 @@ class VllmImage(pulumi.ComponentResource):
                 custom_timeouts=pulumi.CustomTimeouts(create=f"{LIMIT_SECONDS / 3600:.0f}h"),
                 hooks=pulumi.ResourceHookBinding(
                     before_create=[_pull_hook(resource_name, image, password)],
-                    on_error=[pulumi.ErrorHook(f"{resource_name}-fix", self._say_fix)],
+                    on_error=[fix_hook(resource_name, name, fix_of_pull)],
                 ),
             ),
         )
@@ -59,20 +58,13 @@ class VllmImage(pulumi.ComponentResource):
         )
         self.register_outputs({"name": name, "imageId": self.pulled.image_id})
 
-    def _say_fix(self, args: pulumi.ErrorHookArgs) -> bool:
-        """Log the fix: the plugin's message ends with the registry's own. False: do not retry."""
-        if args.failed_operation != "delete":
-            pulumi.log.error(f"{self.name}: fix: {fix_of_pull(args.errors)}")
-        return False
 
-
-def fix_of_pull(errors: Sequence[str]) -> str:
-    """The fix, by the errors of a failed pull.
+def fix_of_pull(found: Diagnosis) -> str:
+    """The fix of a failed pull. The plugin's message ends with the registry's own.
 
     Of the catalogue, only the rules that mean the same here: "connection refused" in the log of a
     server is about the hub.
     """
-    found = diagnose(line for error in errors for line in error.splitlines())
     if found.rule in {"disk_full", "wrong_architecture"}:
         return found.fix
     return (

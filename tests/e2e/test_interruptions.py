@@ -6,22 +6,24 @@ the server was gone (pulumi/pulumi#16629).
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 
 import docker
 import pytest
 
-from tests.e2e.project import UP, Project, Underway, assert_comes_up
+from tests.e2e.project import FAKE_IMAGE, UP, Project, Underway, assert_comes_up
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("fake_image")]
 
 UNREFRESHED_UP = ("up", "--yes", "--skip-preview")
 DYNAMIC_PROVIDER = b"pulumi.dynamic"
-CANNOT_START = {"ulimits": {"nofile": 1 << 40}}
-"""More than the kernel allows: Docker creates the container and cannot start it."""
+CANNOT_START = f"{FAKE_IMAGE}-cannot-start"
+"""Docker creates a container of it and cannot start it. No check before finds that."""
 
 
 def status(docker_client: docker.DockerClient, project: Project) -> str:
@@ -114,10 +116,19 @@ def test_a_server_that_a_failed_gate_has_stopped_is_started_by_a_plain_up(
     assert project.answers()
 
 
+@pytest.fixture
+def cannot_start(docker_client: docker.DockerClient) -> Iterator[str]:
+    """An image whose server is not there."""
+    dockerfile = f'FROM {FAKE_IMAGE}\nENTRYPOINT ["/nowhere/vllm", "serve"]\n'
+    docker_client.images.build(fileobj=io.BytesIO(dockerfile.encode()), tag=CANNOT_START, rm=True)
+    yield CANNOT_START
+    docker_client.images.remove(CANNOT_START, force=True)
+
+
 def test_a_container_that_cannot_start_fails_the_up_and_the_next_one_too(
-    project: Project, docker_client: docker.DockerClient
+    project: Project, docker_client: docker.DockerClient, cannot_start: str
 ) -> None:
-    project.configure_fake({}, container=CANNOT_START)
+    project.configure_fake({}, image={"name": cannot_start})
     assert project.up().code != 0
     again = project.pulumi(*UNREFRESHED_UP)
     assert again.code != 0, f"green with nothing running:\n{again.output}"

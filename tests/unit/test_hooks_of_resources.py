@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pulumi
 import pytest
 from pulumi.runtime._callbacks import _CallbackServicer
 
-from components.hooks import in_a_thread
+from components.hooks import fix_hook, in_a_thread
 from components.vllm_image import fix_of_pull
+from vllm_spark.diagnosis.verdict import diagnose
 from vllm_spark.errors import PreflightError
 
 Say = Callable[[str], None]
@@ -76,4 +78,20 @@ def test_any_other_error_keeps_its_frames() -> None:
     ],
 )
 def test_a_failed_pull_has_the_fix_of_its_cause(said: str, fix: str) -> None:
-    assert fix in fix_of_pull([f"error pulling image: {said}\nplugin", "an earlier one"])
+    assert fix in fix_of_pull(diagnose([f"error pulling image: {said}", "plugin"]))
+
+
+@pytest.mark.parametrize(("operation", "says"), [("create", True), ("delete", False)])
+def test_a_failed_operation_is_logged_with_its_fix_and_not_tried_again(
+    operation: str, says: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr("pulumi.log.error", logged.append)
+    hook = fix_hook("vllm-container", "vllm-x")
+    failed = pulumi.ErrorHookArgs(
+        urn="urn", id="", name="x", type="t", failed_operation=operation,
+        errors=["1 error occurred:\n\t* error setting rlimit type 8: operation not permitted"],
+    )  # fmt: skip
+    assert hook.callback(failed) is False
+    assert bool(logged) is says
+    assert all(line.startswith("vllm-x: fix: lower or remove container.ulimits") for line in logged)

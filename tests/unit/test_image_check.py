@@ -326,6 +326,9 @@ OF_THE_HOST: dict[str, Any] = {
     "mounts": [{"hostPath": "/opt/templates", "containerPath": "/templates"}],
     "securityOptions": ["apparmor=spark"],
     "capabilities": {"add": ["IPC_LOCK"]},
+    "ulimits": {"memlock": -1},
+    "ipc": "private",
+    "log": {"driver": "journald"},
 }
 
 
@@ -346,6 +349,8 @@ def test_the_check_gets_of_the_host_what_the_server_will_get(daemon: FakeDaemon)
     assert (mount["Source"], mount["Target"]) == ("/opt/templates", "/templates")
     assert mount["ReadOnly"], "the check writes nothing"
     assert (host["SecurityOpt"], host["CapAdd"]) == (["apparmor=spark"], ["CAP_IPC_LOCK"])
+    assert host["Ulimits"] == [{"Name": "memlock", "Soft": -1, "Hard": -1}]
+    assert (host["IpcMode"], host["LogConfig"]["Type"]) == ("private", "journald")
 
 
 @pytest.mark.parametrize(
@@ -366,6 +371,21 @@ def test_the_check_gets_of_the_host_what_the_server_will_get(daemon: FakeDaemon)
             "OCI runtime create failed: apply apparmor profile: apparmor failed to apply profile",
             "securityOptions",
             "apparmor is refused",
+        ),
+        (
+            "OCI runtime create failed: error setting rlimit type 8: operation not permitted",
+            "ulimits",
+            "the host does not let the container have its ulimits",
+        ),
+        (
+            'error mounting "mqueue" to rootfs at "/dev/mqueue": operation not permitted: unknown',
+            "ipc",
+            "rootless Docker cannot give the container `ipc: host`",
+        ),
+        (
+            "failed to initialize logging driver: journald is not enabled on this host",
+            "log.driver",
+            "Docker cannot use the log driver: journald is not enabled",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from docker.errors import APIError
-from docker.types import Mount
+from docker.types import LogConfig, Mount, Ulimit
 
 from vllm_spark.config.container import Container
 from vllm_spark.config.settings import Settings
@@ -61,7 +61,9 @@ class ImageAnswer:
     """Compiled kernels that the image brings, and where to keep them."""
 
 
-_OF_THE_HOST = ("devices", "mounts", "securityOptions", "capabilities")
+_OF_THE_HOST = (
+    "devices", "mounts", "securityOptions", "capabilities", "ulimits", "ipc", "log",
+)  # fmt: skip
 """The keys of `container` that Docker may refuse on this host."""
 
 
@@ -180,6 +182,11 @@ def _host_access(container: Container) -> dict[str, Any]:
         "security_opt": container.security_options,
         "cap_add": container.capabilities.add,
         "cap_drop": container.capabilities.drop,
+        "ulimits": [
+            Ulimit(name=limit, soft=value, hard=value) for limit, value in container.ulimits.items()
+        ],
+        "ipc_mode": container.ipc,
+        "log_config": LogConfig(type=container.log.driver),
     }
 
 
@@ -191,8 +198,20 @@ _REFUSALS = {
 """Keys of `container`, by what Docker says when it refuses their values."""
 
 
+_REFUSED_ANYWHERE = {
+    "ulimit_refused": "ulimits",
+    "ipc_refused": "ipc",
+    "log_driver_refused": "log.driver",
+}
+"""Keys of `container` whose refusal the failure catalogue knows, by its rule."""
+
+
 def _not_started(error: APIError, settings: Settings) -> ImageAnswer:
     said = str(error.explanation or error)
+    verdict = diagnose(said.splitlines())
+    if (refused := _REFUSED_ANYWHERE.get(verdict.rule)) is not None:
+        where = f"vllm-spark:container.{refused}"
+        return ImageAnswer((Problem(where, f"{verdict.cause} ({said})", verdict.fix),))
     for key, (pattern, what) in _REFUSALS.items():
         if key in settings.container.chosen and (found := re.search(pattern, said, re.I)):
             where = f"vllm-spark:container.{key}"

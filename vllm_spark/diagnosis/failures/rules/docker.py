@@ -93,6 +93,15 @@ RULES = (
         anywhere=True,
     ),
     Rule(
+        id="gpu_device_rules_refused",
+        patterns=(r"failed to add device rules: .{0,160}operation not permitted",),
+        cause="the NVIDIA container toolkit may not set device rules, as under rootless Docker",
+        fix="`sudo nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place`, then"
+             " `systemctl --user restart docker`; or give the container the GPU by CDI",
+        source="NVIDIA/nvidia-container-toolkit#678; NVIDIA container toolkit, rootless mode",
+        anywhere=True,
+    ),
+    Rule(
         id="gpu_driver_silent",
         patterns=(r"nvidia-container-cli: (?!requirement error)[\w ]+ error: (?P<why>.{1,160})",
                   r"NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver"),
@@ -191,6 +200,24 @@ RULES = (
         fix="lower or remove container.ulimits, or raise the limit of the Docker service"
              " (LimitMEMLOCK=infinity)",
         source="runc",
+        anywhere=True,
+    ),
+    Rule(
+        id="log_driver_refused",
+        patterns=(r"failed to initialize logging driver: (?P<why>.{1,160})",),
+        cause="Docker cannot use the log driver: {why}",
+        fix="set container.log.driver to json-file or local (docker run --log-driver), or make the"
+             " driver available on the host",
+        source="Docker 20.10.24 without journald",
+        anywhere=True,
+    ),
+    Rule(
+        id="ipc_refused",
+        patterns=(r"error mounting \"?mqueue\"? to rootfs.{0,120}operation not permitted",),
+        cause="rootless Docker cannot give the container `ipc: host`",
+        fix="set container.ipc: private and container.shmSize, such as 16g (docker --shm-size=16g"
+             " without --ipc=host)",
+        source="Docker 20.10.24, rootless",
         anywhere=True,
     ),
     Rule(
