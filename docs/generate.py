@@ -23,6 +23,7 @@ from vllm_spark.docker_host import (
     host,
     image_check,
     memory_wait,
+    one_shot,
     preflight,
     pull,
 )
@@ -57,6 +58,11 @@ def waits() -> str:
     ends, keeps = "it ends", "it ends; what was fetched is kept"
     rows: list[tuple[str, float, str]] = [
         ("one answer of the Docker daemon", connection.ANSWER_SECONDS, "1 s more, then it ends"),
+        (
+            "the removal of a container that was asked something, or that fetched",
+            one_shot.GONE_SECONDS,
+            f"{one_shot.REMOVE_SECONDS:.0f} s more, then it ends",
+        ),
         ("the pull of an image", pull.LIMIT_SECONDS, ends),
         ("the hub's list of a repository's files", 4 * fetch_weights.HUB_SECONDS, keeps),
         ("a download from which nothing arrives", fetch_weights.STALL_SECONDS, keeps),

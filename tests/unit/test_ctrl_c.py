@@ -137,6 +137,18 @@ def test_what_never_ends_is_abandoned(ctrl_c: Callable[[], None]) -> None:
         until_interrupted(without_end)
 
 
+def test_cleaning_up_may_take_longer_than_other_requests(ctrl_c: Callable[[], None]) -> None:
+    def slow() -> str:
+        threading.Event().wait(5 * interruption.LOOK_SECONDS)
+        return "removed"
+
+    ctrl_c()
+    with interruption.still_asking(PATIENCE_SECONDS):
+        assert until_interrupted(slow) == "removed"
+    with pytest.raises(Interrupted), interruption.still_asking(0):
+        until_interrupted(slow)
+
+
 def once_asked(daemon: FakeDaemon, request: str, act: Callable[[], None]) -> None:
     """Do something once the daemon has got this request."""
 

@@ -113,6 +113,17 @@ def test_a_container_that_has_ended_is_told_with_how(server: Container) -> None:
     assert "drift      state: exited, exit code 1" in ran.stdout
 
 
+def test_a_container_that_docker_could_not_start_is_told_with_docker_s_reason(
+    server: Container,
+) -> None:
+    server.exits(128, error="OCI runtime create failed: error setting rlimit type 8: not permitted")
+    server.inspected["State"].update(Status="created", StartedAt="0001-01-01T00:00:00Z")
+    said = vllm_spark("status").stdout
+    assert "container  vllm-spark: created, never started, restarts 0" in said
+    assert "fix: lower or remove container.ulimits" in said
+    assert "last end   the host does not let the container have its ulimits" in said
+
+
 def test_a_paused_container_does_not_serve_and_is_told_with_the_fix(server: Container) -> None:
     server.inspected["State"].update(Status="paused", Paused=True)
     ran = vllm_spark("status")

@@ -126,8 +126,10 @@ def status_of(server: Server, stack: str) -> Status:
 
 def _asked(server: Server, container: dict[str, Any]) -> Status:
     state, settings = container["State"], server.settings
+    never = state["StartedAt"].startswith("0001-")
+    since = ", never started" if never else f" since {state['StartedAt'][:19]}Z"
     about = (
-        f"{server.container}: {state['Status']} since {state['StartedAt'][:19]}Z, "
+        f"{server.container}: {state['Status']}{since}, "
         f"restarts {container['RestartCount']}, image {container['Config']['Image']}"
     )
     if state["Paused"]:

@@ -35,7 +35,7 @@ GRACE_SECONDS = 1.0
 and a container whose id is known can be removed."""
 
 Answer = TypeVar("Answer")
-_still_asking = ContextVar("_still_asking", default=False)
+_still_asking: ContextVar[float | None] = ContextVar("_still_asking", default=None)
 
 
 def until_interrupted(
@@ -46,8 +46,10 @@ def until_interrupted(
     Interrupted `grace` seconds after Ctrl-C, and at once, without calling `ask`, if that was
     before. TimeoutError after `limit` seconds.
     """
-    if interrupted.is_set() and not _still_asking.get():
+    cleaning = _still_asking.get()
+    if interrupted.is_set() and cleaning is None:
         raise Interrupted("interrupted; nothing was changed")
+    grace = max(grace, cleaning or 0.0)
     answer: Future[Answer] = Future()
     threading.Thread(target=_settle, args=(answer, ask), daemon=True).start()
     over = None if limit is None else time.monotonic() + limit
@@ -64,9 +66,12 @@ def until_interrupted(
 
 
 @contextmanager
-def still_asking() -> Iterator[None]:
-    """Requests in this block are sent after Ctrl-C too: they clean up."""
-    token = _still_asking.set(True)
+def still_asking(seconds: float = GRACE_SECONDS) -> Iterator[None]:
+    """Requests in this block are sent after Ctrl-C too, for they clean up; each may take that long.
+
+    Nothing that can be left to Docker needs more than the default.
+    """
+    token = _still_asking.set(seconds)
     try:
         yield
     finally:

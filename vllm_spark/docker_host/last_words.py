@@ -21,6 +21,9 @@ def why_it_ended(client: Any, container: dict[str, Any]) -> Diagnosis | None:
     state = container["State"]
     if state["Running"] and not container["RestartCount"]:
         return None
+    # Docker's own words, if it could not start the container.
+    if (refused := diagnose([state["Error"]])).rule:
+        return refused
     limits: dict[str, Any] = {}
     if state["Running"]:
         limits["until"] = datetime.fromisoformat(state["StartedAt"]).timestamp()

@@ -20,6 +20,8 @@ from vllm_spark.docker_host.connection import UNHEARD
 from vllm_spark.docker_host.interruption import still_asking, until_interrupted
 
 GONE_SECONDS = 10
+REMOVE_SECONDS = 5.0
+"""How long the removal may take after Ctrl-C. On a busy host Docker needs more than a second."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class OneShot:
             # docker-py waits for a silent stream without end, despite its timeout.
             until_interrupted(lambda: _read(output, said, report), limit=limit_seconds)
         except BaseException:
-            with suppress(*UNHEARD), still_asking():  # the first error matters more
+            with suppress(*UNHEARD), still_asking(REMOVE_SECONDS):  # the first error matters more
                 _remove(container)
             raise
         _remove(container)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vllm_spark.diagnosis.start_log import Phase, StartFacts
+from vllm_spark.diagnosis.verdict import diagnose
 from vllm_spark.gate.followed_log import FollowedLog
 from vllm_spark.gate.probe import HUNG_FIX, NotYet, Probe, Ready, Refused
 from vllm_spark.gate.watch import ContainerState, CouldNotAsk, Gone, Watch
@@ -225,6 +226,9 @@ class Gate:
                 return self._explained(self._unknown("the container ended and was started again"))
             state = ended
         if state.error:
+            found = diagnose([state.error])
+            if found.rule:
+                return Failed(found.cause, found.fix, (state.error,))
             cause = f"the container could not be started: {state.error}"
             return Failed(cause, "see the words of the Docker daemon above")
         return self._explained(
