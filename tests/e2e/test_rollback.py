@@ -191,9 +191,9 @@ def test_a_preview_shows_what_the_config_file_would_change_again(
 ) -> None:
     preview = project.pulumi("preview", "--diff")
     assert preview.code == 0, preview.output
-    # The official plugin shows the word that changes, and the stand-in both words whole.
-    assert re.search('=4" => |"4" => ', preview.output)
-    assert re.search(' => "(--max-num-seqs=)?8"', preview.output)
+    # The stand-in shows one changed word, the official plugin one that goes and one that comes.
+    assert re.search(r'- \[\d+\]: "--max-num-seqs=4"|"--max-num-seqs=4" => ', preview.output)
+    assert re.search(r'\+ \[\d+\]: "--max-num-seqs=8"| => "--max-num-seqs=8"', preview.output)
 
 
 def test_the_commands_it_gives_make_the_config_file_say_what_serves(
