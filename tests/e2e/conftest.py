@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import io
+import os
+import signal
 import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -74,6 +76,9 @@ def project(
     failed_before = request.session.testsfailed
     yield project
     project.pulumi("destroy", "--yes")
+    for left in project.processes():  # by a Pulumi that a test killed
+        with suppress(ProcessLookupError):
+            os.kill(left, signal.SIGTERM)
     with suppress(NotFound):
         docker_client.api.remove_container(project.container, force=True)
     if request.session.testsfailed > failed_before:
