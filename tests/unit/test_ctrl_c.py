@@ -13,7 +13,8 @@ import pytest
 from components.preflight import PreflightProvider
 from components.provider import Provider
 from tests.e2e.gate_process import GateProcess
-from tests.fake_daemon import PATIENCE_SECONDS, FakeDaemon, never_answers, never_ends
+from tests.fake_daemon import IMAGE, PATIENCE_SECONDS, FakeDaemon, never_answers, never_ends
+from tests.fake_daemon_api import STDERR
 from tests.unit.test_preflight import NAME, ON_GPU, US, image_says, settings
 from tests.unit.test_provider import gate_properties
 from vllm_spark.deployment.records import RECORD
@@ -22,6 +23,7 @@ from vllm_spark.docker_host.connection import connect
 from vllm_spark.docker_host.container_watch import ContainerWatch
 from vllm_spark.docker_host.interruption import interrupted, until_interrupted
 from vllm_spark.docker_host.memory_wait import make_room
+from vllm_spark.docker_host.one_shot import OneShot
 from vllm_spark.docker_host.pull import pull
 from vllm_spark.errors import Interrupted
 
@@ -147,6 +149,20 @@ def test_cleaning_up_may_take_longer_than_other_requests(ctrl_c: Callable[[], No
         assert until_interrupted(slow) == "removed"
     with pytest.raises(Interrupted), interruption.still_asking(0):
         until_interrupted(slow)
+
+
+def test_a_download_whose_progress_nobody_reads_any_more_is_removed(
+    daemon: FakeDaemon, ctrl_c: Callable[[], None]
+) -> None:
+    """As of a Pulumi that was killed: the provider hears it just when its output is closed."""
+
+    def report(_line: str) -> None:
+        ctrl_c()
+        raise BrokenPipeError
+
+    daemon.when_started = lambda container: container.prints("1 of 7 files\n", STDERR)
+    OneShot(IMAGE, "", (), labels={}).run(connect(), limit_seconds=PATIENCE_SECONDS, report=report)
+    assert not daemon.containers
 
 
 def once_asked(daemon: FakeDaemon, request: str, act: Callable[[], None]) -> None:

@@ -78,11 +78,9 @@ class OneShot:
             container.start()
             # docker-py waits for a silent stream without end, despite its timeout.
             until_interrupted(lambda: _read(output, said, report), limit=limit_seconds)
-        except BaseException:
+        finally:
             with suppress(*UNHEARD), still_asking(REMOVE_SECONDS):  # the first error matters more
                 _remove(container)
-            raise
-        _remove(container)
         return b"".join(said).decode(errors="replace").rstrip("\n")
 
 
