@@ -78,9 +78,12 @@ class OneShot:
             container.start()
             # docker-py waits for a silent stream without end, despite its timeout.
             until_interrupted(lambda: _read(output, said, report), limit=limit_seconds)
-        finally:
+        except BaseException:
             with suppress(*UNHEARD), still_asking(REMOVE_SECONDS):  # the first error matters more
                 _remove(container)
+            raise
+        with still_asking(REMOVE_SECONDS):
+            _remove(container)
         return b"".join(said).decode(errors="replace").rstrip("\n")
 
 
