@@ -398,6 +398,14 @@ def test_what_docker_refuses_to_give_is_named_by_its_key(
     assert problem.what.startswith(what)
 
 
+def test_flags_that_pulumi_hands_over_in_another_order_are_the_same() -> None:
+    first = {"max-num-seqs": 4, "speculative-config": {"method": "mtp", "model": "a/b"}}
+    second = {"speculative-config": {"model": "a/b", "method": "mtp"}, "max-num-seqs": 4}
+    one, other = settings(engine=first), settings(engine=second)
+    assert flags_key(one, "id") == flags_key(other, "id")
+    assert flags_key(one, "id") != flags_key(settings(engine={**first, "max-num-seqs": 8}), "id")
+
+
 def test_other_access_to_the_host_is_checked_anew() -> None:
     assert flags_key(settings(container=OF_THE_HOST), "id") != flags_key(settings(), "id")
 

@@ -136,7 +136,8 @@ def _differ(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether a property differs; the order of a list counts only in a command."""
     one, two = old.get(key), new.get(key)
     if key != "command" and isinstance(one, list) and isinstance(two, list):
-        return sorted(one, key=json.dumps) != sorted(two, key=json.dumps)
+        # The keys of an entry come in any order too.
+        return sorted(map(_canonical, one)) != sorted(map(_canonical, two))
     return bool(one != two)
 
 
@@ -145,8 +146,12 @@ def type_of(urn: str) -> str:
     return urn.split("::", 3)[2].rpartition("$")[2]
 
 
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
 def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()
 
 
 def _struct(values: Mapping[str, Any]) -> Any:

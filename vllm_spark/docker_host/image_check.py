@@ -72,8 +72,11 @@ def flags_key(settings: Settings, image_id: str) -> str:
     container = settings.container
     host = [container.chosen.get(key) for key in _OF_THE_HOST]
     environment = sorted(container.environment.items())
-    asked = [image_id, server_arguments(settings), environment, settings.model.id, host, SCRIPT]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    # Pulumi hands over the keys of a mapping in any order, so flags count by name.
+    flags = settings.declared()["engine"]
+    others = [one for one in server_arguments(settings) if one not in settings.engine.argv]
+    asked = [image_id, flags, others, environment, settings.model.id, host, SCRIPT]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def ask_image(settings: Settings, *, about_flags: bool, image_id: str = "") -> ImageAnswer:
