@@ -112,6 +112,14 @@ def test_a_container_that_was_made_from_the_config_does_not_differ() -> None:
     assert drift(settings(), running(settings())) == []
 
 
+def test_the_order_of_the_keys_in_a_flag_is_no_difference() -> None:
+    draft = {"method": "mtp", "num_speculative_tokens": 2}
+    deployed = settings(engine={**CONFIG["engine"], "speculative-config": draft})
+    turned = dict(reversed(draft.items()))
+    declared = settings(engine={"speculative-config": turned, **CONFIG["engine"]})
+    assert drift(declared, running(deployed)) == []
+
+
 def test_what_a_container_has_of_its_host_is_compared() -> None:
     declared = settings(container={**CONFIG["container"], **OF_THE_HOST})
     assert drift(declared, running_with_more_of_the_host()) == []

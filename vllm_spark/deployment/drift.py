@@ -181,7 +181,7 @@ def _command(command: Sequence[str]) -> dict[str, str]:
         words, flags = EngineFlags.from_command(command)
     except ConfigError:
         return {"command": " ".join(command)}
-    told = {f"flag {name}": json.dumps(value) for name, value in flags.items()}
+    told = {f"flag {name}": json.dumps(value, sort_keys=True) for name, value in flags.items()}
     return {"command": " ".join(words), **told}
 
 
