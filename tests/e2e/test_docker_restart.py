@@ -24,6 +24,7 @@ pytestmark = [
     pytest.mark.alone,
     pytest.mark.usefixtures("fake_image"),
     pytest.mark.skipif(SYSTEMD.exists(), reason="a Docker that systemd runs is not ours to kill"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can kill the Docker daemon"),
 ]
 
 
