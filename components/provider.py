@@ -41,7 +41,8 @@ from vllm_spark.errors import VllmSparkError
 
 THREADS = 64
 ENGINE_LOOK_SECONDS = 1.0
-GRACE_SECONDS = 3.0
+GRACE_SECONDS = 10.0
+"""Longer than an operation takes to remove its container (docker_host/one_shot.py)."""
 
 
 def fingerprint(value: Any) -> str:

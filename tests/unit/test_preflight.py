@@ -12,6 +12,7 @@ from tests.fake_daemon import GPU, Container, FakeDaemon, hangs_up, refuses
 from tests.fake_daemon_api import STDERR
 from vllm_spark.config.settings import Settings
 from vllm_spark.deployment.tenants import CHECK_LABEL, Identity
+from vllm_spark.docker_host.host import DockerHost
 from vllm_spark.docker_host.image_check import flags_key
 from vllm_spark.docker_host.preflight import Preflight
 from vllm_spark.errors import DockerRefused, DockerUnavailable, Interrupted, PreflightError
@@ -300,6 +301,14 @@ def test_an_image_that_docker_does_not_start_for_its_processor_is_a_problem(
     daemon.images[IMAGE]["Architecture"] = "arm64"
     daemon.fault(r"POST /containers/create", refuses(400, "no such platform"))
     assert "its programs do not run here (no such platform)" in problems(settings(port))
+
+
+@pytest.mark.parametrize("request_", ["GET /info", "GET /images/.*/json"])
+def test_a_processor_that_is_not_known_is_no_problem(
+    request_: str, daemon: FakeDaemon, port: int
+) -> None:
+    daemon.fault(request_, refuses(500, "cannot do it"))
+    assert DockerHost(NAME, IMAGE).architecture_problem() is None
 
 
 def test_flags_that_cannot_be_checked_are_said_and_not_noted_as_accepted(

@@ -152,3 +152,12 @@ def test_a_python_that_is_too_old_can_read_the_program_and_is_told_so(
     monkeypatch.setattr(python_packages, "OLDEST", (99, 0))
     with pytest.raises(SystemExit, match=r"(?s)python3 is Python 3\.\d+, and .*fix: "):
         python_packages.main("requirements.txt", ".venv/ready")
+
+
+def test_an_environment_that_was_made_with_a_newer_python_is_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment(folder, "exit 0")
+    monkeypatch.setattr(python_packages, "OLDEST", (99, 0))
+    python_packages.main("requirements.txt", ".venv/ready")
+    assert (folder / ".venv" / "ready").exists()

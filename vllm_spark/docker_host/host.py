@@ -86,20 +86,22 @@ class DockerHost:
         Interrupted after Ctrl-C.
         """
         api: Any = self.client.api
-        here = _AS_IN_IMAGES.get(self.client.info()["Architecture"])
         try:
+            here = _AS_IN_IMAGES.get(api.info()["Architecture"])
             built = api.inspect_image(self._image)["Architecture"]
-            if here is None or built == here:
-                return None
-            shot = OneShot(self._image, "print('runs')", (), labels={CHECK_LABEL: "yes"})
+        except APIError:
+            return None  # not known
+        if here is None or built == here:
+            return None
+        said = ""
+        shot = OneShot(self._image, "print('runs')", (), labels={CHECK_LABEL: "yes"})
+        try:
             if shot.run(self.client, limit_seconds=PRINT_SECONDS) == "runs":
                 return None
-        except (NotFound, TimeoutError):
-            return None
+        except TimeoutError:
+            return None  # not known
         except APIError as error:
             said = f" ({error.explanation})"
-        else:
-            said = ""
         return Problem(
             "vllm-spark:image.name",
             f"{self._image} is built for {built}, and this host is {here}: "

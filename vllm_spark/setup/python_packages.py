@@ -37,13 +37,14 @@ FIXES = (
 
 def main(file: str, stamp: str) -> None:
     """Install the file and touch `stamp`; ends with a fix if that is not possible."""
-    if sys.version_info < OLDEST:
+    there = has_pip()
+    if not there and sys.version_info < OLDEST:
         raise failed(
             f"python3 is Python {NAME[6:]}, and vllm-spark needs 3.11 or newer",
             "make the environment with a newer one (`python3.12 -m venv .venv`), then repeat",
         )
     print(f"Python packages: installing {file} into {VENV}", file=sys.stderr, flush=True)
-    if not has_pip():
+    if not there:
         run([*how_to_make(), str(VENV)])
     run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", file])
     try:
